@@ -1,0 +1,8 @@
+"""JAX arrays on CPU and GPU, and drop-ins for ``jax.lax.top_k`` and ``jax.lax.approx_max_k / approx_min_k``."""
+
+from __future__ import annotations
+
+from .arrays import ADAPTER
+from .drop_in import approx_max_k, approx_min_k, top_k
+
+__all__ = ["ADAPTER", "approx_max_k", "approx_min_k", "top_k"]

@@ -1,0 +1,83 @@
+"""Finds the adapter of an array by the names of its classes, so that no framework is imported for looking."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from ..errors import InvalidType
+from ..request import show
+from .protocol import Adapter
+
+__all__ = ["find"]
+
+# Root of the module and name of a class -> module of the adapter. The first class of the MRO found here decides.
+_OWNERS = {
+    ("numpy", "ndarray"): "numpy",
+    ("cupy", "ndarray"): "cupy",
+    ("torch", "Tensor"): "torch",
+    ("jax", "Array"): "jax",
+    ("jax", "Tracer"): "jax",
+    ("jaxlib", "Array"): "jax",
+    ("jaxlib", "ArrayImpl"): "jax",
+}
+
+# Classes that would be taken for arrays by inheritance and mean something else.
+_REFUSED = {
+    ("numpy", "matrix"): "its rows cannot be one-dimensional: pass numpy.asarray(x)",
+    ("numpy", "MaskedArray"): "a mask has no place in the order: pass x.filled(value) or x.data",
+}
+
+_HINTS = {
+    "scipy": "pass a dense array, x.toarray()",
+    "cupyx": "pass a dense array, x.toarray()",
+    "pandas": "pass x.to_numpy()",
+    "numpy": "pass numpy.asarray(x), of at least one axis",
+}
+
+_ALLOWED = "a NumPy, CuPy or JAX array, a PyTorch tensor, or another object with __dlpack__ and __dlpack_device__"
+
+_found: dict[type, Adapter] = {}
+
+
+def find(x: Any) -> Adapter:
+    """Return the adapter that owns `x`, importing it (and so the framework, which is there already) if need be.
+
+    Raises
+    ------
+    InvalidType
+        When `x` is no array that approxtopk can read in place.
+    """
+    adapter = _found.get(type(x))
+    return adapter if adapter is not None else _look(x)
+
+
+def _look(x: Any) -> Adapter:
+    kind = type(x)
+    for base in kind.__mro__:
+        key = (_root(base), base.__name__)
+        if key in _REFUSED:
+            raise InvalidType(f"x must be {_ALLOWED}, not {kind.__module__}.{kind.__name__}: {_REFUSED[key]}")
+        if key in _OWNERS:
+            break
+    else:
+        key = ("", "")
+        if not (hasattr(kind, "__dlpack__") and hasattr(kind, "__dlpack_device__")):
+            raise InvalidType(f"x must be {_ALLOWED}, not {show(x)}{_hint(x)}")
+    adapter: Adapter = import_module(f".{_OWNERS.get(key, 'dlpack')}", __package__).ADAPTER
+    _found[kind] = adapter
+    return adapter
+
+
+def _root(kind: type) -> str:
+    return str(kind.__module__).partition(".")[0]
+
+
+def _hint(x: Any) -> str:
+    for base in type(x).__mro__:
+        hint = _HINTS.get(_root(base))
+        if hint is not None:
+            return f": {hint}"
+    if isinstance(x, (list, tuple)) or hasattr(type(x), "__array__"):
+        return ": pass numpy.asarray(x)"
+    return ""

@@ -1,0 +1,8 @@
+"""PyTorch tensors on CPU and CUDA, and drop-ins for ``torch.topk``."""
+
+from __future__ import annotations
+
+from .arrays import ADAPTER
+from .drop_in import approx_topk, topk
+
+__all__ = ["ADAPTER", "approx_topk", "topk"]

@@ -1,0 +1,47 @@
+"""approxtopk: the k best entries of every row, on GPUs and CPUs, from whatever framework holds the array."""
+
+from __future__ import annotations
+
+import os as _os
+
+__version__ = "0.1.0"
+
+_root = _os.path.dirname(_os.path.dirname(_os.path.abspath(__file__)))
+if not _os.path.isdir(_os.path.join(_os.path.dirname(__file__), "kernels")) and _os.path.isdir(
+    _os.path.join(_root, "kernels")
+):
+    # In a checkout the subpackages `kernels` and `adapters` stand beside this folder, not in it.
+    __path__.append(_root)
+
+from .approx_top_k import approx_top_k
+from .call import TopK
+from .errors import (
+    ApproxTopKError,
+    BackendMissing,
+    CompileError,
+    DeviceMismatch,
+    InvalidArgument,
+    InvalidType,
+    UnsupportedDType,
+)
+from .plan import DeviceInfo, Plan
+from .preview import plan
+from .recall import expected_recall
+from .top_k import top_k
+
+__all__ = [
+    "ApproxTopKError",
+    "BackendMissing",
+    "CompileError",
+    "DeviceInfo",
+    "DeviceMismatch",
+    "InvalidArgument",
+    "InvalidType",
+    "Plan",
+    "TopK",
+    "UnsupportedDType",
+    "approx_top_k",
+    "expected_recall",
+    "plan",
+    "top_k",
+]

@@ -1,0 +1,41 @@
+"""An array as the core sees it: an address and a shape, whatever framework owns the memory."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+__all__ = ["Buffer", "Device"]
+
+
+class Device(NamedTuple):
+    """Where memory lives: ``Device("cpu", 0)`` or ``Device("cuda", 1)``."""
+
+    kind: Literal["cpu", "cuda"]
+    index: int = 0
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
+
+
+class Buffer(NamedTuple):
+    """Memory owned by somebody else, for the length of one call.
+
+    Attributes
+    ----------
+    pointer : int
+        Address of the first element (0 for an empty array).
+    shape : tuple of int
+        Extent of every axis.
+    strides : tuple of int
+        Step of every axis in elements, not bytes; may be zero or negative.
+    dtype : str
+        A name from `approxtopk.dtypes.DTYPES`.
+    device : Device
+        Where `pointer` is valid.
+    """
+
+    pointer: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: str
+    device: Device

@@ -1,0 +1,88 @@
+"""One call, from the user's array to the user's result."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from .adapters import registry
+from .errors import ApproxTopKError
+from .operator import Operator
+from .plan import DeviceInfo, Plan
+from .planning import plan_request
+from .request import Request
+from .runtime import serving
+
+__all__ = ["TopK", "call"]
+
+
+class TopK(NamedTuple):
+    """The result of a selection.
+
+    Attributes
+    ----------
+    values : array
+        The selected entries, of x's type, dtype and shape with k in place of n.
+    indices : array
+        Where each entry stands along the axis, of the same shape, int32 or int64.
+    """
+
+    values: Any
+    indices: Any
+
+
+def call(operator: Operator, x: Any, k: Any, **options: Any) -> TopK:
+    """Run `operator` on the array `x`, whatever framework owns it.
+
+    `options` are the public function's keyword arguments, unvalidated.
+    """
+    adapter = registry.find(x)
+    facts = adapter.facts(x)
+    runtime = serving(facts.device)
+    plan = make_plan(
+        operator.name,
+        facts.shape,
+        facts.strides,
+        facts.dtype,
+        runtime.device_info(facts.device),
+        k,
+        default_index=adapter.default_index,
+        index_dtypes=adapter.index_dtypes(),
+        **options,
+    )
+    return TopK(*adapter.run(operator, x, facts, plan, runtime))
+
+
+def make_plan(
+    name: str,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    dtype: str,
+    device: DeviceInfo,
+    k: Any,
+    **options: Any,
+) -> Plan:
+    """Validate and plan; repeated calls with the same arguments answer from a cache."""
+    try:
+        return _cached_plan(name, shape, strides, dtype, device, k, **options)
+    except TypeError as error:
+        if isinstance(error, ApproxTopKError):
+            raise
+    # An argument that cannot be hashed (a list, say): validation has the words for it.
+    return _plan(name, shape, strides, dtype, device, k, **options)
+
+
+def _plan(
+    name: str,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    dtype: str,
+    device: DeviceInfo,
+    k: Any,
+    **options: Any,
+) -> Plan:
+    return plan_request(Request.build(name, shape, strides, dtype, k, **options), device)
+
+
+# typed: True, 1 and 1.0 are equal keys but not equally valid arguments.
+_cached_plan = lru_cache(maxsize=4096, typed=True)(_plan)

@@ -1,0 +1,151 @@
+"""The host path's one entry: cuts the work into blocks of rows, or a long row into chunks, and runs them on threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import DType
+from . import stream, threads
+from .block import select_rows
+from .bound import sampled
+from .keys import Array, Order
+from .rank import best_of_list
+from .rule import Rule, crowded_out
+from .stream import Stream
+
+__all__ = ["select"]
+
+BLOCK_BYTES = 1 << 19
+"""Input of one block of rows: with the masks made from it, it should stay in a core's own cache."""
+
+ALONE = 1 << 16
+"""Elements that are not worth waking another thread for."""
+
+Where = tuple[Any, ...]
+
+
+def select(
+    x: Array,
+    values: Array,
+    indices: Array,
+    *,
+    dtype: DType,
+    k: int,
+    axis: int,
+    largest: bool,
+    sorted: bool,
+    buckets: int | None,
+    k_per_bucket: int | None,
+    interleaved: bool,
+) -> None:
+    """Write the best `k` entries along an axis, and where they are.
+
+    Parameters
+    ----------
+    x : ndarray of unsigned integers, shape (..., n, ...)
+        The elements' bits, in any strides.
+    values : ndarray like `x`, shape (..., k, ...)
+        Receives the bits of the answers.
+    indices : ndarray of int32 or int64, shape (..., k, ...)
+        Receives their positions along `axis`.
+    dtype : DType
+        What the bits mean.
+    k : int
+        Entries to pick, 0 < k <= n.
+    axis : int
+        The axis of n.
+    largest, sorted : bool
+        Direction, and whether answers must come best first.
+    buckets, k_per_bucket : int or None
+        b and k_b of the bucketed algorithm; None: exact.
+    interleaved : bool
+        Whether element i is in bucket i mod b, or in contiguous runs.
+    """
+    x, values, indices = (np.moveaxis(a, axis, -1) for a in (x, values, indices))
+    n = x.shape[-1]
+    order = Order(dtype, largest)
+    rule = Rule.of(n, k, buckets, k_per_bucket, interleaved)
+    if n * x.itemsize > BLOCK_BYTES:
+        _long_rows(order, rule, x, values, indices)
+        return
+    lead = x.shape[:-1]
+
+    def block(where: Where) -> None:
+        part = x[where]
+        bits = np.ascontiguousarray(part).reshape(-1, n)
+        best = select_rows(order, rule, bits, sorted=sorted)
+        shape = (*part.shape[:-1], k)
+        indices[where] = best.reshape(shape)
+        best += (np.arange(bits.shape[0]) * n)[:, None]
+        values[where] = bits.reshape(-1)[best].reshape(shape)
+
+    rows = prod(lead)
+    at_once = max(BLOCK_BYTES // (n * x.itemsize), 1)
+    if rows * n > ALONE:  # a block for everybody
+        at_once = min(at_once, -(-rows // threads.width()))
+    parts = list(_blocks(lead, at_once))
+    threads.run(block, parts, len(parts))
+
+
+def _blocks(lead: tuple[int, ...], rows: int) -> Iterator[Where]:
+    """Index tuples that cut leading axes into blocks of about `rows` rows, in order.
+
+    Trailing axes are taken whole while they fit, the one before them in pieces, those before it one by one.
+    """
+    whole, cut = 1, len(lead)
+    while cut and whole * lead[cut - 1] <= rows:
+        cut -= 1
+        whole *= lead[cut]
+    if not cut:
+        yield ()
+        return
+    step = max(rows // whole, 1)
+    for outer in np.ndindex(lead[: cut - 1]):
+        for start in range(0, lead[cut - 1], step):
+            yield (*outer, slice(start, start + step))
+
+
+def _long_rows(order: Order, rule: Rule, x: Array, values: Array, indices: Array) -> None:
+    """Select from rows that are too long for a block: each in chunks, and in parts where threads outnumber rows."""
+    n = rule.n
+    rows = list(np.ndindex(x.shape[:-1]))
+    chunk = stream.CHUNK_BYTES // x.itemsize
+    parts = max(min(threads.width() // len(rows), -(-n // chunk)), 1)
+    edges = [n * part // parts for part in range(parts + 1)]
+
+    def work(item: tuple[Array, int, int | None]) -> tuple[Array, Array]:
+        row, part, guess = item
+        found = Stream(order, rule, guess)
+        for start in range(edges[part], edges[part + 1], chunk):
+            found.feed(np.ascontiguousarray(row[start : min(start + chunk, edges[part + 1])]), start)
+        return found.cut()
+
+    def pick(row: Array, guess: int | None) -> Array:
+        pieces = threads.run(work, ((row, part, guess) for part in range(parts)), parts)
+        if parts == 1:
+            return pieces[0][1]
+        cost, index = (np.concatenate([piece[which] for piece in pieces]) for which in (0, 1))
+        if rule.buckets:
+            out = crowded_out(rule.bucket(index), cost, rule.kept, rule.buckets)
+            if out is not None:
+                cost, index = np.delete(cost, out), np.delete(index, out)
+        return best_of_list(cost, index, rule.k, n)[1]
+
+    def whole(where: tuple[int, ...]) -> None:
+        row = x[where]
+        guess = sampled(order, rule, row[None])
+        best = pick(row, None if guess is None else int(guess[0]))
+        if best.size < rule.k:  # a guess that was wrong
+            best = pick(row, None)
+        indices[where] = best
+        values[where] = row[best]
+
+    if parts > 1:
+        for where in rows:
+            whole(where)
+    else:
+        threads.run(whole, rows, len(rows))

@@ -1,0 +1,29 @@
+"""What an adapter needs to know of an operator to serve it in its framework, and nothing more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Operator"]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A record that adapters interpret generically, so that a new operator needs no new adapter code.
+
+    Attributes
+    ----------
+    name : str
+        The public function's name; frameworks that register operators use it.
+    inputs, outputs : tuple of str
+        Names of the arrays that go in and come out, in order.
+    derivative : {"gather", None}
+        ``"gather"``: the first output is the first input gathered along the axis at the last output
+        (the indices), and so is its derivative. None: not differentiable.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    derivative: Literal["gather"] | None

@@ -1,0 +1,183 @@
+"""Plan, Step and DeviceInfo: what will run, said before it runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Union
+
+from .request import Request
+
+__all__ = ["Argument", "DeviceInfo", "HostCall", "Launch", "Plan", "Pointer", "Step", "Zero"]
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """The facts of a device that a plan depends on.
+
+    Attributes
+    ----------
+    name : str
+        The device's own name, e.g. ``"NVIDIA H200"`` or ``"cpu"``.
+    architecture : str
+        ``"sm_90"`` and the like; ``"cpu"`` for the NumPy path.
+    multiprocessors : int
+        Streaming multiprocessors (1 for the CPU).
+    shared_bytes : int
+        The most dynamic shared memory one block may ask for, in bytes.
+    """
+
+    name: str
+    architecture: str
+    multiprocessors: int
+    shared_bytes: int
+
+
+class Pointer(NamedTuple):
+    """An address known only when the plan runs: a named buffer of the call plus a byte offset."""
+
+    buffer: str
+    offset: int = 0
+
+
+Argument = Union[int, Pointer]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch.
+
+    Attributes
+    ----------
+    kernel : str
+        Name of the entry point; its source is ``kernels/<source>.cu``.
+    source : str
+        The source file's stem.
+    defines : tuple of (str, int)
+        The ``-D`` macros that pick the variant, sorted by name.
+    grid, block : int
+        Blocks (one-dimensional) and threads a block.
+    shared_bytes : int
+        Dynamic shared memory per block.
+    arguments : tuple of int or Pointer
+        The fields of the kernel's one parameter, a struct of 8-byte members, in order.
+    """
+
+    kernel: str
+    source: str
+    defines: tuple[tuple[str, int], ...]
+    grid: int
+    block: int
+    shared_bytes: int
+    arguments: tuple[Argument, ...]
+
+
+@dataclass(frozen=True)
+class Zero:
+    """A stream-ordered fill of part of the workspace with zero bytes."""
+
+    pointer: Pointer
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class HostCall:
+    """One call of the NumPy path, which runs the whole selection."""
+
+    kernel: str
+
+
+Step = Union[Launch, Zero, HostCall]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a call will run, for exactly that call. ``print(plan)`` tells a person.
+
+    Attributes
+    ----------
+    request : Request
+        The call.
+    device : DeviceInfo
+        Where it will run.
+    route : {"bucketed", "exact"}
+        The algorithm; a pure function of n, k and recall_target, as are the next three.
+    buckets, k_per_bucket : int or None
+        b and k_b; None on the exact route.
+    expected_recall : float
+        Exact expectation of the share of the true top k that is returned (1.0 on the exact route).
+    steps : tuple of Step
+        Launches and fills, in order; empty when there is nothing to return.
+    bytes_read : int
+        Bytes of the input that the launches ask for, re-reads included.
+    workspace_bytes : int
+        Scratch memory the call takes from the caller's framework.
+    """
+
+    request: Request
+    device: DeviceInfo
+    route: Literal["bucketed", "exact"]
+    buckets: int | None
+    k_per_bucket: int | None
+    expected_recall: float
+    steps: tuple[Step, ...]
+    bytes_read: int
+    workspace_bytes: int
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """Names of the kernels, in launch order."""
+        return tuple(step.kernel for step in self.steps if not isinstance(step, Zero))
+
+    @property
+    def launches(self) -> int:
+        """How many operations are put on the stream: kernels and fills."""
+        return len(self.steps)
+
+    @property
+    def zeroed_bytes(self) -> int:
+        """Bytes of workspace that are zeroed first (counters and histograms)."""
+        return sum(step.nbytes for step in self.steps if isinstance(step, Zero))
+
+    def __str__(self) -> str:
+        """A few lines that say what will run and what it costs."""
+        r = self.request
+        shape = " x ".join(map(str, r.shape))
+        order = "sorted" if r.sorted else "unsorted"
+        lines = [
+            f"{r.operator} of {r.dtype.name} [{shape}] along axis {r.axis}: the {r.k} "
+            f"{'largest' if r.largest else 'smallest'} of {r.n}, {order}, {r.index_dtype} indices",
+            f"  device           {self.device.name} ({self.device.architecture})",
+        ]
+        if self.route == "bucketed":
+            how = "interleaved" if r.interleaved else "contiguous"
+            lines.append(f"  route            bucketed: b = {self.buckets} {how} buckets, k_b = {self.k_per_bucket} kept")
+        else:
+            lines.append("  route            exact")
+        lines.append(f"  expected recall  {self.expected_recall:.6g}")
+        lines.append(f"  launches         {self.launches}")
+        for step in self.steps:
+            if isinstance(step, Launch):
+                lines.append(
+                    f"    {step.kernel:<22} {step.grid} blocks of {step.block} threads, "
+                    f"{_bytes(step.shared_bytes)} shared"
+                )
+            elif isinstance(step, Zero):
+                lines.append(f"    {'(zero)':<22} {_bytes(step.nbytes)}")
+            else:
+                lines.append(f"    {step.kernel:<22} NumPy on the CPU")
+        size = math.prod(r.shape) * r.dtype.itemsize
+        times = f" ({self.bytes_read / size:.3g} x the input)" if size else ""
+        lines.append(f"  bytes read       {_bytes(self.bytes_read)}{times}")
+        lines.append(f"  workspace        {_bytes(self.workspace_bytes)}, of which zeroed {_bytes(self.zeroed_bytes)}")
+        return "\n".join(lines)
+
+
+def _bytes(count: int) -> str:
+    """A byte count for people, in binary units."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{count} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

@@ -1,0 +1,52 @@
+"""Mapping of the ordering of results that one block cannot sort while it selects."""
+
+from __future__ import annotations
+
+from ..plan import Pointer
+from .draft import Draft, Pairs, power_of_two
+
+__all__ = ["order"]
+
+
+def order(draft: Draft, chosen: Pairs, spare: Pairs | None) -> None:
+    """Add the launches that write `chosen`, k entries per row, best first.
+
+    `spare` is workspace for at least as many entries that may be overwritten, if there is any.
+    """
+    k = draft.request.k
+    tile = min(draft.tuning.tile, power_of_two(k))
+    if k <= tile:
+        _launch(draft, "order_tiles", chosen, None, tile, 0)
+        return
+    spare = draft.pairs(k) if spare is None else spare
+    _launch(draft, "order_tiles", chosen, spare, tile, 0)
+    run = tile
+    while run < k:
+        chosen, spare = spare, chosen
+        _launch(draft, "order_merge", chosen, None if 2 * run >= k else spare, tile, run)
+        run *= 2
+
+
+def _launch(draft: Draft, kernel: str, source: Pairs, to: Pairs | None, tile: int, run: int) -> None:
+    """Add one launch: `source` to `to`, or to the result. `run` is the length of the runs to merge."""
+    r = draft.request
+    tiles = -(-r.k // tile)
+    merging = run > 0
+    draft.launch(
+        "order",
+        kernel,
+        {},
+        r.rows * tiles,
+        min(1024, max(32, tile // 2)),
+        tile * draft.entry_bytes + 16 * merging,
+        *source[:2],
+        *(draft.no_pairs() if to is None else to[:2]),
+        Pointer("x"),
+        *draft.batch(),
+        draft.layout.axis_stride,
+        r.k,
+        tile,
+        tiles,
+        run,
+        *draft.result(final=to is None),
+    )

@@ -1,0 +1,180 @@
+"""Mapping of the radix selection: one block per row, or a row split over blocks when rows are few."""
+
+from __future__ import annotations
+
+from ..plan import Pointer
+from .draft import Draft, Pairs, power_of_two
+
+__all__ = ["select", "select_buckets"]
+
+#: Bits a pass looks at, as in kernels/radix.cuh.
+DIGIT = 11
+BINS = 1 << DIGIT
+
+
+def select(draft: Draft, source: Pairs | None) -> Pairs | None:
+    """Add the selection of the best k of every row of x, or of the candidates in `source`.
+
+    Returns the selected entries where they still need ordering, None when the result is written.
+    """
+    r, tuning = draft.request, draft.tuning
+    length = r.n if source is None else source.per_row
+    partitions = _partitions(draft, r.rows, length)
+    if partitions > 1:
+        chosen = draft.pairs(r.k) if r.sorted else None
+        _split(draft, source, 1, True, r.k, chosen, partitions, length)
+        return chosen
+    if r.sorted and r.k <= tuning.tile:
+        output, chosen = 2, None
+    elif r.sorted:
+        output, chosen = 0, draft.pairs(r.k)
+    else:
+        output, chosen = 1, None
+    _row(draft, source, 1, True, r.k, chosen, output, length)
+    return chosen
+
+
+def select_buckets(draft: Draft, b: int, kept: int, interleaved: bool, final: bool) -> Pairs | None:
+    """Add the selection of the best `kept` entries of each of `b` buckets of every row of x.
+
+    Returns the candidates, or None when they are the result (`final`).
+    """
+    r = draft.request
+    size = -(-r.n // b)
+    # More than a bucket's size cannot be kept.
+    kept = min(kept, size)
+    chosen = None if final else draft.pairs(b * kept)
+    partitions = _partitions(draft, r.rows * b, size)
+    if partitions > 1:
+        _split(draft, None, b, interleaved, kept, chosen, partitions, size)
+    else:
+        _row(draft, None, b, interleaved, kept, chosen, int(final), size)
+    return chosen
+
+
+def _partitions(draft: Draft, rows: int, length: int) -> int:
+    """Blocks per row; 1 where rows occupy half the device, since a split row costs a launch per digit."""
+    multiprocessors = draft.device.multiprocessors
+    if 2 * rows >= multiprocessors:
+        return 1
+    return max(1, min(-(-2 * multiprocessors // rows), length // draft.tuning.split_entries))
+
+
+def _passes(draft: Draft, source: Pairs | None) -> int:
+    """Digits of a key, and of the position where entries do not come in order of position."""
+    keys = -(-draft.request.dtype.bits // DIGIT)
+    return keys if source is None else keys - (-draft.position_bytes * 8 // DIGIT)
+
+
+def _vector(draft: Draft, source: Pairs | None, b: int, interleaved: bool) -> int:
+    """Entries one load brings: 16 bytes of neighbours, or one."""
+    neighbours = source is None and draft.layout.axis_stride == 1 and (b == 1 or not interleaved)
+    return 16 // draft.request.dtype.itemsize if neighbours else 1
+
+
+def _defines(draft: Draft, source: Pairs | None, vector: int) -> dict[str, int]:
+    element = draft.element() if source is None else {}
+    return {**element, "PAIRS": int(source is not None), "VECTOR": vector}
+
+
+def _scratch_bytes(draft: Draft) -> int:
+    """Size of the kernels' ``Scratch``."""
+    size = BINS * draft.position_bytes + 32 * 8 + 3 * 8
+    return size + -size % 16
+
+
+def _threads(draft: Draft, length: int, vector: int) -> int:
+    return min(draft.tuning.row_threads, max(128, power_of_two(length // (2 * vector))))
+
+
+def _row(
+    draft: Draft,
+    source: Pairs | None,
+    b: int,
+    interleaved: bool,
+    k: int,
+    chosen: Pairs | None,
+    output: int,
+    length: int,
+) -> None:
+    """Add the launch with one block per row (or bucket of a row)."""
+    r = draft.request
+    vector = _vector(draft, source, b, interleaved)
+    shared = _scratch_bytes(draft)
+    if output == 2:
+        shared += power_of_two(k) * draft.entry_bytes
+    draft.launch(
+        "radix_row",
+        "radix_row",
+        {**_defines(draft, source, vector), "OUTPUT": output},
+        r.rows * b,
+        _threads(draft, length, vector),
+        shared,
+        Pointer("x"),
+        *draft.batch(),
+        r.n if source is None else length,
+        draft.layout.axis_stride,
+        *(draft.no_pairs() if source is None else source[:2]),
+        b,
+        int(interleaved),
+        k,
+        *draft.result(final=output > 0),
+        *(draft.no_pairs() if chosen is None else chosen[:2]),
+    )
+    if source is None:
+        draft.bytes_read += (_passes(draft, source) + 1) * r.rows * r.n * r.dtype.itemsize
+
+
+def _split(
+    draft: Draft,
+    source: Pairs | None,
+    b: int,
+    interleaved: bool,
+    k: int,
+    chosen: Pairs | None,
+    partitions: int,
+    length: int,
+) -> None:
+    """Add the launches with several blocks per row (or bucket of a row)."""
+    r = draft.request
+    rows = r.rows * b
+    passes = _passes(draft, source)
+    vector = _vector(draft, source, b, interleaved)
+    threads = _threads(draft, length, vector)
+    # Shifted loads reach up to vector - 1 positions further.
+    entries = -(-(length + vector - 1) // partitions)
+    entries += -entries % (threads * vector)
+    partitions = -(-(length + vector - 1) // entries)
+    histogram_bytes = rows * passes * BINS * draft.position_bytes
+    histograms = draft.scratch(histogram_bytes)
+    cuts = draft.scratch(rows * passes * 6 * 8)
+    counts = draft.scratch(rows * 2 * partitions * draft.position_bytes)
+    draft.zero(histograms, histogram_bytes)
+    stages = [("radix_histogram", i) for i in range(passes)] + [("radix_count", 0), ("radix_scatter", 0)]
+    for kernel, number in stages:
+        draft.launch(
+            "radix_split",
+            kernel,
+            _defines(draft, source, vector),
+            rows * partitions,
+            threads,
+            _scratch_bytes(draft),
+            Pointer("x"),
+            *draft.batch(),
+            r.n if source is None else length,
+            draft.layout.axis_stride,
+            *(draft.no_pairs() if source is None else source[:2]),
+            b,
+            int(interleaved),
+            partitions,
+            entries,
+            k,
+            number,
+            histograms,
+            cuts,
+            counts,
+            *draft.result(final=chosen is None),
+            *(draft.no_pairs() if chosen is None else chosen[:2]),
+        )
+    if source is None:
+        draft.bytes_read += (passes + 2) * r.rows * r.n * r.dtype.itemsize

@@ -1,0 +1,242 @@
+"""A call as a frozen, framework-free description. All validation of arguments is here."""
+
+from __future__ import annotations
+
+import math
+import operator
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal
+
+import numpy as np
+
+from .dtypes import DTYPES, DType
+from .errors import InvalidArgument, InvalidType, UnsupportedDType
+
+__all__ = ["Request", "integer", "show"]
+
+IndexDType = Literal["int32", "int64"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One valid selection, ready to be planned.
+
+    Attributes
+    ----------
+    operator : str
+        ``"top_k"`` or ``"approx_top_k"``.
+    shape, strides : tuple of int
+        Of the input; strides in elements.
+    dtype : DType
+        Element type of the input and of the returned values.
+    axis : int
+        The axis selected along, not negative.
+    k : int
+        Entries to pick per row, 0 <= k <= n.
+    largest, sorted : bool
+        Direction, and whether the result is ordered.
+    recall_target : float
+        In (0, 1]; 1.0 for an exact call.
+    buckets, k_per_bucket : int or None
+        Those the caller named.
+    interleaved : bool
+        Element i is in bucket i mod b (True), or in contiguous runs.
+    index_dtype : {"int32", "int64"}
+        Type of the returned indices.
+    """
+
+    operator: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: DType
+    axis: int
+    k: int
+    largest: bool
+    sorted: bool
+    recall_target: float
+    buckets: int | None
+    k_per_bucket: int | None
+    interleaved: bool
+    index_dtype: IndexDType
+
+    @property
+    def n(self) -> int:
+        """Length of the axis selected along."""
+        return self.shape[self.axis]
+
+    @property
+    def rows(self) -> int:
+        """How many selections: the product of the other axes."""
+        return math.prod(self.shape[: self.axis]) * self.inner
+
+    @property
+    def inner(self) -> int:
+        """Product of the axes behind the one selected along."""
+        return math.prod(self.shape[self.axis + 1 :])
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The input's shape with k in place of n."""
+        return (*self.shape[: self.axis], self.k, *self.shape[self.axis + 1 :])
+
+    @classmethod
+    def build(
+        cls,
+        name: str,
+        shape: tuple[int, ...],
+        strides: tuple[int, ...],
+        dtype: str,
+        k: Any,
+        *,
+        axis: Any = -1,
+        mode: Any = "largest",
+        sorted: Any = True,
+        recall_target: Any = 1.0,
+        buckets: Any = None,
+        k_per_bucket: Any = None,
+        interleaved: Any = True,
+        index_dtype: Any = None,
+        default_index: IndexDType = "int64",
+        index_dtypes: tuple[str, ...] = ("int32", "int64"),
+    ) -> Request:
+        """Validate the arguments of a call as the user gave them.
+
+        `default_index` and `index_dtypes` say what the framework returns when `index_dtype` is None, and what
+        it can return at all.
+
+        Raises
+        ------
+        InvalidType, InvalidArgument, UnsupportedDType
+            Naming the argument, what came and what is allowed.
+        """
+        element = DTYPES.get(dtype)
+        if element is None:
+            raise UnsupportedDType(f"x has dtype {dtype}; approxtopk orders {', '.join(DTYPES)}")
+        if not shape:
+            raise InvalidArgument("x has no axes (shape ()); approxtopk needs an array of at least one axis")
+        where = integer("axis", axis)
+        if not -len(shape) <= where < len(shape):
+            raise InvalidArgument(
+                f"axis = {where} is out of range for x of shape {shape}; allowed are {-len(shape)} to {len(shape) - 1}"
+            )
+        where %= len(shape)
+        n = shape[where]
+        count = integer("k", k)
+        if not 0 <= count <= n:
+            raise InvalidArgument(f"k = {count} is out of range; allowed are 0 to {n}, the length of axis {where}")
+        if not isinstance(mode, str):
+            raise InvalidType(f"mode must be the string 'largest' or 'smallest', not {show(mode)}")
+        if mode not in ("largest", "smallest"):
+            raise InvalidArgument(f"mode = {mode!r} is unknown; allowed are 'largest' and 'smallest'")
+        target = _recall("recall_target", recall_target)
+        b = None if buckets is None else integer("buckets", buckets)
+        if b is not None and not 1 <= b <= max(n, 1):
+            raise InvalidArgument(f"buckets = {b} is out of range; allowed are 1 to {max(n, 1)} for an axis of {n}")
+        kept = None if k_per_bucket is None else integer("k_per_bucket", k_per_bucket)
+        if kept is not None and kept < 1:
+            raise InvalidArgument(f"k_per_bucket = {kept} is out of range; it must be at least 1")
+        if b is not None and kept is not None and b * kept < count:
+            raise InvalidArgument(
+                f"buckets * k_per_bucket = {b} * {kept} = {b * kept} is less than k = {count}: "
+                "the buckets must keep at least k entries"
+            )
+        return cls(
+            operator=name,
+            shape=shape,
+            strides=strides,
+            dtype=element,
+            axis=where,
+            k=count,
+            largest=mode == "largest",
+            sorted=_flag("sorted", sorted),
+            recall_target=target,
+            buckets=b,
+            k_per_bucket=kept,
+            interleaved=_flag("interleaved", interleaved),
+            index_dtype=_index_dtype(index_dtype, default_index, index_dtypes, n),
+        )
+
+
+def show(value: object) -> str:
+    """What came, short enough for an error message: the type, and the value where it is a plain one."""
+    kind = type(value).__name__
+    if not isinstance(value, (str, int, float, complex, np.generic, type(None))):
+        return kind
+    text = repr(value) if not isinstance(value, int) or abs(value) < 2**64 else hex(value)
+    return f"{text if len(text) <= 80 else text[:77] + '...'} ({kind})"
+
+
+def integer(name: str, value: Any) -> int:
+    """`value` as an int, by ``operator.index``; bools and arrays are refused.
+
+    Raises
+    ------
+    InvalidType
+        When `value` is not an integer.
+    InvalidArgument
+        When it does not fit 64 bits.
+    """
+    if type(value) is int:
+        return _in_64_bits(name, value)
+    # A 0-d array would have to be read, on a GPU by synchronising; NumPy's scalars carry no __dlpack__.
+    if not isinstance(value, (bool, np.bool_)) and not hasattr(type(value), "__dlpack__"):
+        try:
+            number = operator.index(value)
+        except TypeError:
+            pass
+        else:
+            return _in_64_bits(name, number)
+    raise InvalidType(f"{name} must be an integer (not a bool, a float or an array), not {show(value)}")
+
+
+def _in_64_bits(name: str, value: int) -> int:
+    """`value`, unless it is so large that Python refuses to print it in an error message."""
+    if -(2**63) <= value < 2**63:
+        return value
+    raise InvalidArgument(f"{name} = {show(value)} is out of range; allowed are 64-bit integers at most")
+
+
+def _flag(name: str, value: Any) -> bool:
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise InvalidType(f"{name} must be True or False, not {show(value)}")
+
+
+def _recall(name: str, value: Any) -> float:
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise InvalidType(f"{name} must be a real number in (0, 1], not {show(value)}")
+    try:
+        target = float(value)
+    except OverflowError:
+        target = float("inf")
+    if not 0.0 < target <= 1.0:
+        raise InvalidArgument(f"{name} = {target!r} is out of range; allowed is 0 < {name} <= 1 (1 means exact)")
+    return target
+
+
+def _index_dtype(value: Any, default: IndexDType, allowed: tuple[str, ...], n: int) -> IndexDType:
+    """`index_dtype` by name; NumPy's, JAX's and PyTorch's own dtype objects are taken too."""
+    name = default if value is None else _dtype_name(value)
+    if name not in ("int32", "int64"):
+        raise InvalidArgument(f"index_dtype = {name} is not allowed; it must be int32, int64 or None")
+    if name not in allowed:
+        raise InvalidArgument(
+            f"index_dtype = {name} is not available: JAX runs without x64; allowed is {', '.join(allowed)} "
+            '(or jax.config.update("jax_enable_x64", True))'
+        )
+    if name == "int32" and n > 2**31 - 1:
+        raise InvalidArgument(f"index_dtype = int32 cannot count an axis of {n}; allowed is int64 above 2**31 - 1")
+    return "int32" if name == "int32" else "int64"
+
+
+def _dtype_name(value: Any) -> str:
+    if type(value).__module__ == "torch":
+        return str(value).removeprefix("torch.")
+    try:
+        return str(np.dtype(value).name)
+    except TypeError:
+        pass
+    if isinstance(value, str):
+        raise InvalidArgument(f"index_dtype = {value!r} is unknown; it must be int32, int64 or None")
+    raise InvalidType(f"index_dtype must be int32, int64 or None, not {show(value)}")

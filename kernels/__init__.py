@@ -1,0 +1,1 @@
+"""The CUDA sources, installed as package data of ``approxtopk.kernels``."""

@@ -1,0 +1,40 @@
+// Merges the partitions of a row that was walked by several blocks: of every bucket, the best k_b of all the
+// candidates that its partitions kept. Candidates are laid out (row, partition x k_b, bucket).
+#include "bucket.cuh"
+
+struct MergeParams {
+    Pairs candidates;
+    i64 per_bucket;  // candidates of one bucket: partitions x k_b
+    const Element* x;
+    Output output;
+    Batch batch;
+    i64 axis_stride;
+    i64 buckets;
+    i64 lanes;  // rows x buckets
+    i64 step_threads;
+};
+
+extern "C" __global__ void __launch_bounds__(256) bucket_merge(const __grid_constant__ MergeParams p) {
+    const u64 b = u64(p.buckets);
+    Team team(u32(p.step_threads), false);
+    u64 lane = u64(blockIdx.x) * team.lane_threads + team.lane_thread;
+    const bool active = lane < u64(p.lanes);
+    if (!active) lane = 0;
+    u64 bucket;
+    const u64 row = divide(lane, b, bucket);
+
+    Queue queue[1];
+    queue[0].clear();
+    const u64 origin = row * u64(p.per_bucket) * b + bucket;
+    if (active) {
+        for (u64 at = team.step_thread; at < u64(p.per_bucket); at += team.step_threads)
+            queue[0].insert<false>(load_pair(p.candidates, origin + at * b));
+    }
+    merge_step_threads(queue, team.lane_thread, team.lane_threads, team.step_thread, team.step_threads);
+    if (!active || team.step_thread != 0) return;
+
+    const Place place = {row, bucket, 0, p.x + row_offset(p.batch, row)};
+#pragma unroll
+    for (int j = 0; j < KEEP; ++j)
+        if (j < p.output.kept) put(p.output, place, b, p.axis_stride, u64(j), queue[0].kept[j]);
+}

@@ -1,0 +1,146 @@
+// The bucketed priority-queue kernel of Key et al. 2024 (arXiv 2412.04358): every thread walks VECTOR
+// neighbouring lanes of the row, one entry of each per step, and keeps the best KEEP of each in registers.
+//
+// A lane is a bucket of a row; with an axis that is not last, seen as (outer, n, inner), inner x b lanes stand
+// side by side and are walked together. Macros besides those of the included files: VECTOR (lanes a thread),
+// UNROLL (steps loaded before the first is used).
+#include "bucket.cuh"
+
+struct WalkParams {
+    const Element* x;
+    Output output;
+    Batch batch;
+    i64 n, inner, axis_stride;
+    i64 buckets;
+    i64 interleaved;
+    i64 groups;            // threads that the lanes of all rows need, VECTOR lanes each
+    i64 groups_per_slab;   // of one (n, inner) slab
+    i64 partition_steps;   // steps of one partition, the same for all
+    i64 step_threads;
+};
+
+extern "C" __global__ void __launch_bounds__(256) bucket_walk(const __grid_constant__ WalkParams p) {
+    const u64 b = u64(p.buckets);
+    Team team(u32(p.step_threads), !p.interleaved && p.inner == 1);
+    u64 partition;
+    u64 group = divide(blockIdx.x, u64(p.output.partitions), partition) * team.lane_threads + team.lane_thread;
+    const bool active = group < u64(p.groups);
+    if (!active) group = 0;
+    u64 within;
+    const u64 slab = divide(group, u64(p.groups_per_slab), within);
+
+    // This thread's first lane, where its entry of step 0 is, and how far apart steps are.
+    const Element* origin;
+    i64 first_lane, step_stride;
+    Index full_end;  // from step 1 to here, all VECTOR lanes have an entry
+#if VECTOR > 1
+    // Rows need not be aligned: lanes are shifted so that loads are, and the first lanes of a slab begin one
+    // step late, as the last of it. Needs slabs that are contiguous and a multiple of VECTOR lanes.
+    const i64 lanes = i64(b) * p.inner;
+    const i64 length = p.n * p.inner;
+    const Element* row_x = p.x + row_offset(p.batch, slab * u64(p.inner));
+    const i64 shift = i64(reinterpret_cast<u64>(row_x) / sizeof(Element) % VECTOR);
+    first_lane = i64(within) * VECTOR - shift;
+    origin = row_x + first_lane;
+    step_stride = lanes;
+    const i64 reach = length - first_lane - VECTOR;
+    u64 unused;
+    full_end = reach < 0 ? 0 : Index(divide(u64(reach), u64(lanes), unused) + 1);
+#else
+    u64 c;
+    const u64 bucket = divide(within, u64(p.inner), c);
+    first_lane = i64(within);
+    const Element* row_x = p.x + row_offset(p.batch, slab * u64(p.inner) + c);
+    u64 longer;
+    const u64 size = divide(u64(p.n), b, longer);
+    const u64 start = p.interleaved ? bucket : bucket * size + (bucket < longer ? bucket : longer);
+    origin = row_x + i64(start) * p.axis_stride;
+    step_stride = p.interleaved ? i64(b) * p.axis_stride : p.axis_stride;
+    full_end = Index(size + (bucket < longer ? 1 : 0));
+#endif
+
+    Queue queue[VECTOR];
+#pragma unroll
+    for (int v = 0; v < VECTOR; ++v) queue[v].clear();
+
+    const Index begin = Index(partition * u64(p.partition_steps));
+    const Index end = begin + Index(p.partition_steps);
+#if PACKED
+    const Index base = begin;
+#else
+    const Index base = 0;
+#endif
+    const Index stride = team.step_threads;
+    Index step = begin + team.step_thread;
+
+    // One step, entry by entry: where lanes may begin or end, or slots may still be empty.
+    auto walk_carefully = [&](Index at) {
+#pragma unroll
+        for (int v = 0; v < VECTOR; ++v) {
+#if VECTOR > 1
+            const i64 flat = i64(at) * lanes + first_lane + v;
+            const bool there = flat >= 0 && flat < length;
+#else
+            const bool there = at < full_end;
+#endif
+            if (there) {
+                Key key = key_of(load(origin + i64(at) * step_stride + v), p.output.result.coding);
+                queue[v].template insert<false>(make_kept(key, Step(at - base)));
+            }
+        }
+    };
+
+    if (active) {
+        // The first KEEP steps (one more where a lane may begin late) fill the queues.
+#pragma unroll 1
+        for (int filled = 0; filled < KEEP + (VECTOR > 1 ? 1 : 0) && step < end; ++filled, step += stride)
+            walk_carefully(step);
+        const Index last = end < full_end ? end : full_end;
+        const Index ahead = (UNROLL - 1) * stride;
+        while (step < last && last - step > ahead) {
+            Pack<Element, VECTOR> pack[UNROLL];
+            const Element* from = origin + i64(step) * step_stride;
+#pragma unroll
+            for (int u = 0; u < UNROLL; ++u)
+                pack[u] = load_pack<Element, VECTOR>(from + i64(u) * i64(stride) * step_stride);
+#pragma unroll
+            for (int u = 0; u < UNROLL; ++u) {
+                const Step now = Step(step - base + Index(u) * stride);
+#pragma unroll
+                for (int v = 0; v < VECTOR; ++v)
+                    queue[v].template insert<true>(make_kept(key_of(pack[u].item[v], p.output.result.coding), now));
+            }
+            step += UNROLL * stride;
+        }
+#pragma unroll 1
+        for (; step < end && step <= full_end; step += stride) walk_carefully(step);
+    }
+
+    merge_step_threads(queue, team.lane_thread, team.lane_threads, team.step_thread, team.step_threads);
+    if (!active || team.step_thread != 0) return;
+
+#pragma unroll
+    for (int v = 0; v < VECTOR; ++v) {
+#if VECTOR > 1
+        const bool late = first_lane + v < 0;
+        u64 c;
+        const u64 bucket = divide(u64(first_lane + v + (late ? lanes : 0)), u64(p.inner), c);
+        const i64 first = i64(bucket) - (late ? i64(b) : 0);
+        const Index element_stride = Index(b);
+        const Place place = {slab * u64(p.inner) + c, bucket, partition, row_x + c};
+#else
+        const i64 first = i64(start);
+        const Index element_stride = p.interleaved ? Index(b) : 1;
+        const Place place = {slab * u64(p.inner) + c, bucket, partition, row_x};
+#endif
+#pragma unroll
+        for (int j = 0; j < KEEP; ++j) {
+            if (j >= p.output.kept) break;
+            const Kept kept = queue[v].kept[j];
+            Entry entry = {kept_key(kept), NOWHERE};
+            if (is_nothing(kept)) entry.key = 0;
+            else entry.index = Index(first) + (Index(kept_step(kept)) + base) * element_stride;
+            put(p.output, place, b, p.axis_stride, u64(j), entry);
+        }
+    }
+}

@@ -1,0 +1,217 @@
+// Radix selection of the best k entries of a row, digit by digit from the top, on keys and then, for entries
+// that do not come in index order, on indices.
+//
+// Macros besides those of the included files: PAIRS (0: entries are read from x; 1: from candidate pairs),
+// VECTOR (entries one load brings; 1 for pairs and strided rows).
+#pragma once
+#include "block.cuh"
+#include "rows.cuh"
+
+typedef Index Count;  // of entries of a row
+
+constexpr int DIGIT = 11;
+constexpr u32 BINS = 1u << DIGIT;
+constexpr int KEY_PASSES = (BITS + DIGIT - 1) / DIGIT;
+constexpr int INDEX_PASSES = PAIRS ? (int(sizeof(Index)) * 8 + DIGIT - 1) / DIGIT : 0;
+constexpr int PASSES = KEY_PASSES + INDEX_PASSES;
+
+// The entries of one row, in positions 0 to `positions`.
+struct Source {
+    u64 positions;
+#if PAIRS
+    Pairs pairs;
+    u64 base;
+#else
+    const Element* x;  // the first entry
+    i64 stride;
+    u32 shift;         // loads are aligned: position p is entry p - shift
+    Index first_index, index_stride;
+    Coding coding;
+#endif
+
+    // The entries from `position` on; there[v] says which exist.
+    __device__ __forceinline__ void read(u64 position, Entry (&entry)[VECTOR], bool (&there)[VECTOR]) const {
+#if PAIRS
+        there[0] = position < positions;
+        if (there[0]) entry[0] = load_pair(pairs, base + position);
+#else
+        const i64 i = i64(position) - i64(shift);
+        const i64 length = i64(positions) - i64(shift);
+        Pack<Element, VECTOR> pack;
+        if (VECTOR > 1 && i >= 0 && i + VECTOR <= length) {
+            pack = load_pack<Element, VECTOR>(x + i);
+#pragma unroll
+            for (int v = 0; v < VECTOR; ++v) there[v] = true;
+        } else {
+#pragma unroll
+            for (int v = 0; v < VECTOR; ++v) {
+                there[v] = i + v >= 0 && i + v < length;
+                pack.item[v] = there[v] ? load(x + (i + v) * stride) : Element(0);
+            }
+        }
+#pragma unroll
+        for (int v = 0; v < VECTOR; ++v)
+            entry[v] = {key_of(pack.item[v], coding), first_index + Index(i + v) * index_stride};
+#endif
+    }
+};
+
+#if !PAIRS
+// Row `row` of x cut to one of its buckets (the whole row when buckets is 1).
+struct RowCut {
+    const Element* row_x;
+    Source source;
+
+    __device__ __forceinline__ RowCut(const Element* x, const Batch& batch, u64 row, u64 bucket, u64 n, u64 buckets,
+                                      bool interleaved, i64 axis_stride, const Coding& coding) {
+        row_x = x + row_offset(batch, row);
+        u64 longer;
+        const u64 size = divide(n, buckets, longer);
+        const u64 start = interleaved ? bucket : bucket * size + (bucket < longer ? bucket : longer);
+        source.first_index = Index(start);
+        source.index_stride = interleaved ? Index(buckets) : 1;
+        source.x = row_x + i64(start) * axis_stride;
+        source.stride = i64(source.index_stride) * axis_stride;
+        source.shift = u32(reinterpret_cast<u64>(source.x) / sizeof(Element) % VECTOR);
+        source.coding = coding;
+        source.positions = size + (bucket < longer ? 1 : 0) + source.shift;
+    }
+};
+#endif
+
+// What is known of the answer: entries whose leading bits exceed these are in it, and of those that have just
+// these bits, `need` are. `done`: all of them are.
+struct Cut {
+    u64 key, key_mask, index, index_mask, need, done;
+
+    static __device__ __forceinline__ Cut whole(u64 k) { return {0, 0, 0, 0, k, 0}; }
+
+    // 1: in the answer; 0: has the leading bits; -1: not in the answer.
+    __device__ __forceinline__ int side(const Entry& entry) const {
+        const Key lead = entry.key & Key(key_mask);
+        if (lead != Key(key)) return lead > Key(key) ? 1 : -1;
+        if (!PAIRS) return 0;
+        const Index order = ~entry.index & Index(index_mask);
+        return order == Index(index) ? 0 : order > Index(index) ? 1 : -1;
+    }
+};
+
+// The bits that pass `pass` looks at: `width` of them, from bit `low` of the key, or of the inverted index.
+struct Digit {
+    bool of_key;
+    int low, width;
+
+    __device__ __forceinline__ explicit Digit(int pass) {
+        of_key = pass < KEY_PASSES;
+        const int word = of_key ? KEY_WIDTH : int(sizeof(Index)) * 8;
+        const int floor = of_key ? KEY_SHIFT : 0;
+        const int high = word - DIGIT * (of_key ? pass : pass - KEY_PASSES);
+        low = high - DIGIT > floor ? high - DIGIT : floor;
+        width = high - low;
+    }
+
+    __device__ __forceinline__ u32 operator()(const Entry& entry) const {
+        const u32 mask = (1u << width) - 1;
+        return of_key ? u32(entry.key >> low) & mask : u32(Index(~entry.index) >> low) & mask;
+    }
+};
+
+// What a block needs in shared memory while it selects.
+struct __align__(16) Scratch {
+    Count histogram[BINS];
+    u64 sums[WARP];
+    u64 digit, above, inside;
+};
+
+// Counts, in shared memory, the digits of the entries in [begin, end) that have the cut's leading bits.
+__device__ __forceinline__ void count_digits(const Source& source, u64 begin, u64 end, const Cut& cut, int pass,
+                                             Scratch& scratch) {
+    const Digit digit(pass);
+    for (u32 bin = threadIdx.x; bin < BINS; bin += blockDim.x) scratch.histogram[bin] = 0;
+    __syncthreads();
+    for (u64 position = begin + u64(threadIdx.x) * VECTOR; position < end; position += u64(blockDim.x) * VECTOR) {
+        Entry entry[VECTOR];
+        bool there[VECTOR];
+        source.read(position, entry, there);
+#pragma unroll
+        for (int v = 0; v < VECTOR; ++v)
+            if (there[v] && cut.side(entry[v]) == 0) atomicAdd(&scratch.histogram[digit(entry[v])], Count(1));
+    }
+    __syncthreads();
+}
+
+// The cut after `pass`, whose histogram is in scratch.
+__device__ __forceinline__ Cut narrow(Cut cut, int pass, Scratch& scratch) {
+    const Digit digit(pass);
+    const u32 bins = 1u << digit.width;
+    const u32 per_thread = (bins + blockDim.x - 1) / blockDim.x;
+    // Thread 0 has the greatest digits.
+    const u32 skipped = threadIdx.x * per_thread;
+    const u32 top = skipped < bins ? bins - skipped : 0;
+    const u32 bottom = top > per_thread ? top - per_thread : 0;
+    u64 mine = 0;
+    for (u32 bin = bottom; bin < top; ++bin) mine += scratch.histogram[bin];
+    u64 total;
+    u64 above = block_exclusive_sum(mine, total, scratch.sums);
+    if (above < cut.need && cut.need <= above + mine) {
+        u32 bin = top - 1;
+        while (above + scratch.histogram[bin] < cut.need) above += scratch.histogram[bin--];
+        scratch.digit = bin;
+        scratch.above = above;
+        scratch.inside = scratch.histogram[bin];
+    }
+    __syncthreads();
+    const u64 mask = ((u64(1) << digit.width) - 1) << digit.low;
+    (digit.of_key ? cut.key : cut.index) |= scratch.digit << digit.low;
+    (digit.of_key ? cut.key_mask : cut.index_mask) |= mask;
+    cut.need -= scratch.above;
+    cut.done = scratch.inside == cut.need;
+    __syncthreads();
+    return cut;
+}
+
+// How many entries stand before a place: those surely in the answer, and those with the cut's leading bits.
+struct Before {
+    u64 sure, maybe;
+};
+
+// Calls put(slot, entry) for the answer's entries in [begin, end), in order of position: slot 0 for the
+// first, and so on. Of the entries with the cut's leading bits, the first `need` are in the answer.
+template <class Put>
+__device__ __forceinline__ void select_entries(const Source& source, u64 begin, u64 end, const Cut& cut, Before before,
+                                               Scratch& scratch, Put put) {
+    const u64 tile = u64(blockDim.x) * VECTOR;
+    for (u64 start = begin; start < end; start += tile) {
+        Entry entry[VECTOR];
+        bool there[VECTOR];
+        int side[VECTOR];
+        const u64 position = start + u64(threadIdx.x) * VECTOR;
+        u32 sure = 0, maybe = 0;
+        if (position < end) {
+            source.read(position, entry, there);
+#pragma unroll
+            for (int v = 0; v < VECTOR; ++v) {
+                side[v] = there[v] ? cut.side(entry[v]) : -1;
+                sure += side[v] == 1;
+                maybe += side[v] == 0;
+            }
+        }
+        // Most tiles of a long row have nothing to give.
+        if (!__syncthreads_or(sure | maybe)) continue;
+        u32 total;
+        // A tile has at most 1024 x 16 entries, so that both counts fit one word.
+        const u32 counts = block_exclusive_sum(sure | maybe << 16, total, reinterpret_cast<u32*>(scratch.sums));
+        if (sure | maybe) {
+            u64 sures = before.sure + (counts & 0xFFFF), maybes = before.maybe + (counts >> 16);
+#pragma unroll
+            for (int v = 0; v < VECTOR; ++v) {
+                if (side[v] == 1 || (side[v] == 0 && maybes < cut.need))
+                    put(sures + (maybes < cut.need ? maybes : cut.need), entry[v]);
+                sures += side[v] == 1;
+                maybes += side[v] == 0;
+            }
+        }
+        before.sure += total & 0xFFFF;
+        before.maybe += total >> 16;
+    }
+}

@@ -1,0 +1,316 @@
+"""The NumPy path against the oracle, to the bit."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import platform
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from approxtopk.dtypes import DTYPES, DType
+from approxtopk.host import select, threads
+from approxtopk.host.keys import Order
+
+from .reference import assert_same_set, merit, reference_row, reference_top_k
+
+block, host, stream = (sys.modules[f"approxtopk.host.{name}"] for name in ("block", "select", "stream"))
+Array = np.ndarray[Any, Any]
+
+ALL = pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
+DIRECTION = pytest.mark.parametrize("largest", [True, False], ids=["largest", "smallest"])
+F32 = DTYPES["float32"]
+
+
+def run(
+    x: Array,
+    dtype: DType,
+    k: int,
+    *,
+    axis: int = -1,
+    largest: bool = True,
+    sorted: bool = True,
+    buckets: int | None = None,
+    k_per_bucket: int | None = None,
+    interleaved: bool = True,
+    index: str = "int64",
+) -> tuple[Array, Array]:
+    """Call the host path on outputs full of rubbish; returns indices and value bits."""
+    shape = list(x.shape)
+    shape[axis] = k
+    values, indices = np.full(shape, 77, x.dtype), np.full(shape, -7, index)
+    before = x.copy()
+    select(
+        x, values, indices, dtype=dtype, k=k, axis=axis, largest=largest, sorted=sorted,
+        buckets=buckets, k_per_bucket=k_per_bucket, interleaved=interleaved,
+    )  # fmt: skip
+    np.testing.assert_array_equal(x, before)
+    return indices, values
+
+
+def check(x: Array, dtype: DType, k: int, **how: Any) -> None:
+    """Compare one call with the oracle, sorted and unsorted."""
+    want = reference_top_k(x, dtype, k, **how)
+    got = run(x, dtype, k, **how)
+    np.testing.assert_array_equal(got[0], want[0], err_msg=f"indices {how}")
+    np.testing.assert_array_equal(got[1], want[1], err_msg=f"values {how}")
+    loose = run(x, dtype, k, sorted=False, index="int32", **how)
+    assert_same_set(loose, want, axis=how.get("axis", -1))
+
+
+def bits_of(dtype: DType, values: Any) -> Array:
+    """Whole numbers as bits of `dtype`."""
+    return np.asarray(values, dtype=np.uint64).astype(f"u{dtype.itemsize}")
+
+
+def specials(dtype: DType) -> Array:
+    """The elements that orders get wrong: zeros, subnormals, infinities, NaNs of both signs, least and greatest."""
+    sign = 1 << (dtype.bits - 1)
+    if dtype.kind != "f":
+        return bits_of(dtype, [0, 1, 2, sign - 1, sign, sign + 1, 2 * sign - 1, 2 * sign - 2])
+    top = dtype.largest_number
+    one = [0, 1, 2, top, top - 1, *range(top + 1, sign, max((sign - top) // 3, 1)), sign - 1]
+    return bits_of(dtype, one + [sign | bits for bits in one])
+
+
+def random(dtype: DType, shape: Any, seed: int = 0) -> Array:
+    """Any bits at all."""
+    return np.random.default_rng(seed).integers(0, 256, (*np.atleast_1d(shape), dtype.itemsize), np.uint8).view(
+        f"u{dtype.itemsize}"
+    )[..., 0]
+
+
+def inputs(dtype: DType, shape: tuple[int, ...]) -> Iterator[tuple[str, Array]]:
+    """Name and bits of inputs that go wrong in different ways."""
+    rng = np.random.default_rng(sum(shape))
+    anything = random(dtype, shape)
+    yield "random", anything
+    yield "equal", np.full(shape, anything.flat[0])
+    yield "few", rng.choice(random(dtype, 3, 1), shape)
+    yield "special", rng.choice(specials(dtype), shape)
+    order = np.argsort([merit(int(b), dtype, largest=True) for b in anything.flat], axis=0)[:, 1]
+    ranked = anything.reshape(-1)[order].reshape(shape)
+    yield "sorted", ranked
+    yield "reversed", ranked[..., ::-1]
+    mostly = anything.copy()
+    mostly[rng.random(shape) < 0.9] = specials(dtype)[-1]
+    yield "mostly one", mostly
+    small = anything & bits_of(dtype, (1 << (dtype.bits - 1)) | 3)  # both zeros and, of floats, the subnormals
+    yield "small", small
+
+
+@contextmanager
+def tiny_limits(monkeypatch: pytest.MonkeyPatch, block_bytes: int, chunk_bytes: int, workers: int) -> Iterator[None]:
+    """Small inputs, cut up like great ones."""
+    with monkeypatch.context() as patch:
+        patch.setattr(host, "BLOCK_BYTES", block_bytes)
+        patch.setattr(stream, "CHUNK_BYTES", chunk_bytes)
+        patch.setattr(host, "ALONE", 1)
+        patch.setattr(block, "SHORT", 4)
+        patch.setattr(threads, "width", lambda: workers)
+        yield
+
+
+def test_the_oracle_on_an_example_worked_by_hand() -> None:
+    row = np.array([3.0, np.nan, 7.0, -0.0, 7.0, 0.0, -np.nan, -1.0], np.float32).view(np.uint32).tolist()
+    assert reference_row(row, F32, 8) == [1, 6, 2, 4, 0, 3, 5, 7]
+    assert reference_row(row, F32, 8, largest=False) == [7, 3, 5, 0, 2, 4, 1, 6]
+    # Interleaved buckets {0, 3, 6}, {1, 4, 7}, {2, 5}; contiguous ones {0, 1, 2}, {3, 4, 5}, {6, 7}.
+    assert reference_row(row, F32, 3, buckets=3, k_per_bucket=1) == [1, 6, 2]
+    assert reference_row(row, F32, 3, buckets=3, k_per_bucket=1, interleaved=False) == [1, 6, 4]
+    assert reference_row(row, F32, 4, buckets=3, k_per_bucket=2, largest=False) == [7, 3, 5, 0]
+    assert reference_row(row, F32, 4, buckets=2, k_per_bucket=2, interleaved=False) == [1, 6, 2, 4]
+
+
+@ALL
+@DIRECTION
+def test_costs_order_elements_like_the_oracle(dtype: DType, largest: bool) -> None:
+    bits = np.arange(1 << dtype.bits, dtype=np.uint64) if dtype.bits <= 16 else random(dtype, 3000)
+    bits = np.concatenate([bits_of(dtype, bits), specials(dtype)])
+    order = Order(dtype, largest)
+    costs = order.costs(bits)
+    merits = [merit(b, dtype, largest=largest) for b in bits.tolist()]
+    ranks = {m: r for r, m in enumerate(sorted(set(merits), reverse=True))}
+    _, dense = np.unique(costs, return_inverse=True)
+    np.testing.assert_array_equal(dense, [ranks[m] for m in merits])
+    numbers = np.array([m[0] == 0 for m in merits])
+    np.testing.assert_array_equal(order.costs(order.elements(costs))[numbers], costs[numbers])
+
+
+@ALL
+@DIRECTION
+@pytest.mark.parametrize("n", [1, 2, 37, 700, 3000])
+def test_every_dtype(dtype: DType, largest: bool, n: int) -> None:
+    for name, x in inputs(dtype, (2, n)):
+        for k in {1, min(3, n), -(-n // 50), n // 3 or 1} | ({n} if n < 1000 else set()):
+            with_name = f"{name} k={k}"
+            check(x, dtype, k, largest=largest), with_name
+            b = min(n, 2 * k)
+            check(x, dtype, k, largest=largest, buckets=b, k_per_bucket=1 + k // b, interleaved=n % 2 == 0)
+
+
+@DIRECTION
+@pytest.mark.parametrize("interleaved", [True, False])
+@pytest.mark.parametrize("n", [1, 5, 12, 17])
+def test_every_bucket_count(largest: bool, interleaved: bool, n: int) -> None:
+    dtype = DTYPES["int8"]
+    x = np.random.default_rng(n).integers(0, 4, (2, n), np.uint8)
+    for b in range(1, n + 1):
+        for k in range(1, n + 1):
+            least = -(-k // b)
+            for kept in {least, least + 1, n, 3 * n}:
+                check(x, dtype, k, largest=largest, buckets=b, k_per_bucket=kept, interleaved=interleaved)
+
+
+@pytest.mark.parametrize("name", ["float32", "float16", "int64"])
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_every_remainder_of_longer_rows(name: str, interleaved: bool) -> None:
+    dtype = DTYPES[name]
+    for n in range(640, 660):
+        x = np.random.default_rng(n).choice(random(dtype, 40, n), (1, n))
+        for b, kept, k in ((10, 3, 20), (100, 1, 12), (1, 7, 7), (n, 1, 9), (150, 4, 60), (60, 1, 60)):
+            check(x, dtype, k, buckets=b, k_per_bucket=kept, interleaved=interleaved)
+
+
+@pytest.mark.parametrize("name", ["float32", "float8_e5m2", "uint64"])
+def test_axes_and_strides(name: str) -> None:
+    dtype = DTYPES[name]
+    base = random(dtype, (6, 10, 14))
+    views = {
+        "plain": base,
+        "Fortran": np.asfortranarray(base),
+        "turned": base.transpose(2, 0, 1),
+        "negative": base[::-1, ::-2, ::-1],
+        "stepped": base[::2, :, ::3],
+        "broadcast rows": np.broadcast_to(base[:1, :, :], base.shape),
+        "broadcast axis": np.broadcast_to(base[:, :, :1], base.shape),
+        "all one": np.broadcast_to(base[:1, :1, :1], base.shape),
+        "one row": base[2, 3],
+        "ones": base[None, :, None, :, :1],
+    }
+    for view in views.values():
+        for axis in range(-view.ndim, view.ndim):
+            n = view.shape[axis]
+            check(view, dtype, -(-n // 3), axis=axis)
+            check(view, dtype, -(-n // 3), axis=axis, buckets=-(-n // 2), k_per_bucket=1, interleaved=False)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize(("block_bytes", "chunk_bytes"), [(1, 64), (1, 1000), (3000, 1000), (20000, 1000)])
+def test_cut_into_blocks_chunks_and_threads(
+    monkeypatch: pytest.MonkeyPatch, block_bytes: int, chunk_bytes: int, workers: int
+) -> None:
+    with tiny_limits(monkeypatch, block_bytes, chunk_bytes, workers):
+        for name in ("float32", "bfloat16", "float64", "int16"):
+            dtype = DTYPES[name]
+            for kind, x in inputs(dtype, (3, 2, 400)):
+                for how in (
+                    {},
+                    {"largest": False, "buckets": 40, "k_per_bucket": 2},
+                    {"buckets": 33, "k_per_bucket": 1, "interleaved": False},
+                ):
+                    check(x, dtype, 1 if kind == "few" else 21, **how)
+                check(x.transpose(2, 0, 1), dtype, 130, axis=0, buckets=130, k_per_bucket=1)
+
+
+@DIRECTION
+@pytest.mark.parametrize("name", ["float32", "float64", "uint8", "float16"])
+def test_large_inputs(name: str, largest: bool) -> None:
+    """Large enough to be cut up with the limits as they are; the oracle gets rows by a stable argsort of costs."""
+    dtype = DTYPES[name]
+    order = Order(dtype, largest)  # itself checked against the oracle above
+    rng = np.random.default_rng(5)
+    for shape, k in (((300000,), 64), ((3, 40000), 2600), ((9, 40000), 5), ((300000,), 20000), ((5000, 40), 3)):
+        for x in (random(dtype, shape), rng.choice(specials(dtype), shape), np.full(shape, random(dtype, 1)[0])):
+            want = np.argsort(order.costs(x), axis=-1, kind="stable")[..., :k]
+            got, values = run(x, dtype, k, largest=largest)
+            np.testing.assert_array_equal(got, want)
+            np.testing.assert_array_equal(values, np.take_along_axis(x, want, axis=-1))
+    x = random(dtype, 200000)
+    for b, kept, k, interleaved in ((640, 1, 64, True), (640, 2, 64, False), (40000, 1, 12500, True)):
+        check(x, dtype, k, largest=largest, buckets=b, k_per_bucket=kept, interleaved=interleaved)
+
+
+@pytest.mark.parametrize("period", [2, 512, 513, 1024])
+def test_data_with_a_period(period: int) -> None:
+    """All the good entries in one slice of those that the threshold is found by."""
+    x = np.random.default_rng(period).standard_normal((2, 30000)).astype(np.float32)
+    x[:, ::period] += 100
+    for k in (20, 900):
+        check(x.view(np.uint32), F32, k)
+        check(x.view(np.uint32), F32, k, buckets=1024, k_per_bucket=1)
+
+
+def test_a_guess_that_fails() -> None:
+    """A row whose sample shows nothing of the rest."""
+    x = np.full((2, 100000), -1.0, np.float32)
+    x[:, :: 100000 // 8192 | 1] = np.arange(x[0, :: 100000 // 8192 | 1].size)
+    for k in (2000, 9500, 12500):
+        check(x.view(np.uint32), F32, k)
+        check(x.view(np.uint32), F32, k, buckets=50000, k_per_bucket=1)
+        check(x.view(np.uint32), F32, k, buckets=5000, k_per_bucket=3, interleaved=False)
+
+
+def test_many_callers_at_once() -> None:
+    x = random(F32, (20, 20000))
+    want = run(x, F32, 30)[0]
+    results: list[Array] = []
+    callers = [threading.Thread(target=lambda: results.append(run(x, F32, 30)[0])) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(results) == 8
+    assert all((result == want).all() for result in results)
+
+
+@contextmanager
+def subnormals_flushed() -> Iterator[None]:
+    """Set FTZ and DAZ in this thread, as XLA does where callbacks run."""
+    if platform.machine() not in ("x86_64", "AMD64") or sys.platform == "win32":
+        pytest.skip("needs the MXCSR register and the System V calling convention")
+    with mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC) as code:
+        code.write(b"\x0f\xae\x17\xc3\x0f\xae\x1f\xc3")  # ldmxcsr [rdi]; ret; stmxcsr [rdi]; ret
+        anchor = ctypes.c_char.from_buffer(code)
+        start = ctypes.addressof(anchor)
+        load, store = (ctypes.CFUNCTYPE(None, ctypes.c_void_p)(start + at) for at in (0, 4))
+        old = ctypes.c_uint32()
+        store(ctypes.byref(old))
+        load(ctypes.byref(ctypes.c_uint32(old.value | 0x8040)))
+        try:
+            yield
+        finally:
+            load(ctypes.byref(old))
+            del anchor
+
+
+@DIRECTION
+@pytest.mark.parametrize("name", ["float32", "float64", "float16"])
+def test_with_subnormals_flushed_to_zero(monkeypatch: pytest.MonkeyPatch, name: str, largest: bool) -> None:
+    dtype = DTYPES[name]
+    monkeypatch.setattr(threads, "width", lambda: 1)
+    rng = np.random.default_rng(3)
+    top = np.finfo(name).smallest_normal.reshape(1).view(f"u{dtype.itemsize}")[0]
+    sign = 1 << (dtype.bits - 1)
+    both = specials(dtype)
+    cases = []
+    for share in (0.0, 0.005, 0.5):
+        x = rng.integers(0, 2 * int(top), (2, 2500)).astype(f"u{dtype.itemsize}")  # about half of them subnormal
+        x |= bits_of(dtype, rng.integers(0, 2, x.shape)) * bits_of(dtype, sign)
+        x[rng.random(x.shape) < share] = rng.choice(both)
+        cases += [x, x & bits_of(dtype, sign | (int(top) - 1)), x | bits_of(dtype, sign), x & bits_of(dtype, sign - 1)]
+    hows = [(k, how) for k in (3, 60, 300, 1300) for how in ({}, {"buckets": 1500, "k_per_bucket": 1})]
+    wants = [reference_top_k(x, dtype, k, largest=largest, **how) for x in cases for k, how in hows]
+    with subnormals_flushed():
+        if name != "float16":
+            assert (bits_of(dtype, [1, 2, 3]).view(name) == 0).all(), "the flags are not set"
+        gots = [run(x, dtype, k, largest=largest, **how) for x in cases for k, how in hows]
+    for got, want in zip(gots, wants, strict=True):
+        np.testing.assert_array_equal(got[0], want[0])
+        np.testing.assert_array_equal(got[1], want[1])
