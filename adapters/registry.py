@@ -18,6 +18,7 @@ _OWNERS = {
     ("torch", "Tensor"): "torch",
     ("jax", "Array"): "jax",
     ("jax", "Tracer"): "jax",
+    ("jax", "PRNGKeyArray"): "jax",
     ("jaxlib", "Array"): "jax",
     ("jaxlib", "ArrayImpl"): "jax",
 }

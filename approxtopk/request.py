@@ -114,7 +114,7 @@ class Request:
         if element is None:
             raise UnsupportedDType(f"x has dtype {dtype}; approxtopk orders {', '.join(DTYPES)}")
         if not shape:
-            raise InvalidArgument("x has no axes (shape ()); approxtopk needs an array of at least one axis")
+            raise InvalidArgument("x has no axes (shape ()); allowed are arrays of at least one axis")
         where = integer("axis", axis)
         if not -len(shape) <= where < len(shape):
             raise InvalidArgument(

@@ -36,26 +36,24 @@ __device__ __forceinline__ void merge_step_threads(Queue (&queue)[QUEUES], u32 l
                                                    u32 step_thread, u32 step_threads) {
     Kept* shared = reinterpret_cast<Kept*>(dynamic_shared());
     for (u32 half = step_threads / 2; half > 0; half /= 2) {
-        u32 slots = half * lane_threads;
-        if (step_thread >= half && step_thread < 2 * half) {
-            u32 slot = (step_thread - half) * lane_threads + lane_thread;
+        const u32 slots = half * lane_threads;
+        const bool gives = step_thread >= half && step_thread < 2 * half;
+        Kept* slot = shared + (step_thread & (half - 1)) * lane_threads + lane_thread;
+#pragma unroll 1
+        for (int v = 0; v < QUEUES; ++v, rotate(queue))
 #pragma unroll
-            for (int v = 0; v < QUEUES; ++v) {
-#pragma unroll
-                for (int j = 0; j < KEEP; ++j) shared[(v * KEEP + j) * slots + slot] = queue[v].kept[j];
-            }
-        }
+            for (int j = 0; j < KEEP; ++j)
+                if (gives) slot[(v * KEEP + j) * slots] = queue[0].kept[j];
         __syncthreads();
         if (step_thread < half) {
-            u32 slot = step_thread * lane_threads + lane_thread;
-#pragma unroll
-            for (int v = 0; v < QUEUES; ++v) {
-                // Not unrolled: one copy of the insertion suffices, and the first loser ends it.
+#pragma unroll 1
+            for (int v = 0; v < QUEUES; ++v, rotate(queue)) {
+                // The first loser ends it: those behind it are no better.
 #pragma unroll 1
                 for (int j = 0; j < KEEP; ++j) {
-                    Kept other = shared[(v * KEEP + j) * slots + slot];
-                    if (!beats(other, queue[v].kept[KEEP - 1])) break;
-                    queue[v].template insert<false>(other);
+                    const Kept other = slot[(v * KEEP + j) * slots];
+                    if (!beats(other, queue[0].kept[KEEP - 1])) break;
+                    queue[0].template insert<false>(other);
                 }
             }
         }

@@ -34,7 +34,6 @@ extern "C" __global__ void __launch_bounds__(256) bucket_merge(const __grid_cons
     if (!active || team.step_thread != 0) return;
 
     const Place place = {row, bucket, 0, p.x + row_offset(p.batch, row)};
-#pragma unroll
-    for (int j = 0; j < KEEP; ++j)
-        if (j < p.output.kept) put(p.output, place, b, p.axis_stride, u64(j), queue[0].kept[j]);
+#pragma unroll 1
+    for (u64 j = 0; j < u64(p.output.kept); ++j) put(p.output, place, b, p.axis_stride, j, queue[0].pop());
 }

@@ -19,7 +19,7 @@ struct WalkParams {
     i64 step_threads;
 };
 
-extern "C" __global__ void __launch_bounds__(256) bucket_walk(const __grid_constant__ WalkParams p) {
+extern "C" __global__ void __launch_bounds__(256, 1) bucket_walk(const __grid_constant__ WalkParams p) {
     const u64 b = u64(p.buckets);
     Team team(u32(p.step_threads), !p.interleaved && p.inner == 1);
     u64 partition;
@@ -59,6 +59,7 @@ extern "C" __global__ void __launch_bounds__(256) bucket_walk(const __grid_const
     full_end = Index(size + (bucket < longer ? 1 : 0));
 #endif
 
+    const Coding& coding = p.output.result.coding;
     Queue queue[VECTOR];
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) queue[v].clear();
@@ -73,33 +74,28 @@ extern "C" __global__ void __launch_bounds__(256) bucket_walk(const __grid_const
     const Index stride = team.step_threads;
     Index step = begin + team.step_thread;
 
-    // One step, entry by entry: where lanes may begin or end, or slots may still be empty.
-    auto walk_carefully = [&](Index at) {
+    // While slots may be empty (one step more where a lane may begin late), and where lanes end, entry by entry;
+    // in between UNROLL steps at a time.
+    int to_fill = KEEP + (VECTOR > 1 ? 1 : 0);
+    const Index last = end < full_end ? end : full_end;
+    const Index ahead = (UNROLL - 1) * stride;
+    while (active && step < end && step <= full_end) {
+        const Element* from = origin + i64(step) * step_stride;
+        if (to_fill > 0 || step + ahead >= last) {
 #pragma unroll
-        for (int v = 0; v < VECTOR; ++v) {
+            for (int v = 0; v < VECTOR; ++v) {
 #if VECTOR > 1
-            const i64 flat = i64(at) * lanes + first_lane + v;
-            const bool there = flat >= 0 && flat < length;
+                const i64 flat = i64(step) * lanes + first_lane + v;
+                const bool there = flat >= 0 && flat < length;
 #else
-            const bool there = at < full_end;
+                const bool there = step < full_end;
 #endif
-            if (there) {
-                Key key = key_of(load(origin + i64(at) * step_stride + v), p.output.result.coding);
-                queue[v].template insert<false>(make_kept(key, Step(at - base)));
+                if (there) queue[v].insert<false>(make_kept(key_of(load(from + v), coding), Step(step - base)));
             }
-        }
-    };
-
-    if (active) {
-        // The first KEEP steps (one more where a lane may begin late) fill the queues.
-#pragma unroll 1
-        for (int filled = 0; filled < KEEP + (VECTOR > 1 ? 1 : 0) && step < end; ++filled, step += stride)
-            walk_carefully(step);
-        const Index last = end < full_end ? end : full_end;
-        const Index ahead = (UNROLL - 1) * stride;
-        while (step < last && last - step > ahead) {
+            --to_fill;
+            step += stride;
+        } else {
             Pack<Element, VECTOR> pack[UNROLL];
-            const Element* from = origin + i64(step) * step_stride;
 #pragma unroll
             for (int u = 0; u < UNROLL; ++u)
                 pack[u] = load_pack<Element, VECTOR>(from + i64(u) * i64(stride) * step_stride);
@@ -108,19 +104,17 @@ extern "C" __global__ void __launch_bounds__(256) bucket_walk(const __grid_const
                 const Step now = Step(step - base + Index(u) * stride);
 #pragma unroll
                 for (int v = 0; v < VECTOR; ++v)
-                    queue[v].template insert<true>(make_kept(key_of(pack[u].item[v], p.output.result.coding), now));
+                    queue[v].insert<true>(make_kept(key_of(pack[u].item[v], coding), now));
             }
             step += UNROLL * stride;
         }
-#pragma unroll 1
-        for (; step < end && step <= full_end; step += stride) walk_carefully(step);
     }
 
     merge_step_threads(queue, team.lane_thread, team.lane_threads, team.step_thread, team.step_threads);
     if (!active || team.step_thread != 0) return;
 
-#pragma unroll
-    for (int v = 0; v < VECTOR; ++v) {
+#pragma unroll 1
+    for (int v = 0; v < VECTOR; ++v, rotate(queue)) {
 #if VECTOR > 1
         const bool late = first_lane + v < 0;
         u64 c;
@@ -133,14 +127,12 @@ extern "C" __global__ void __launch_bounds__(256) bucket_walk(const __grid_const
         const Index element_stride = p.interleaved ? Index(b) : 1;
         const Place place = {slab * u64(p.inner) + c, bucket, partition, row_x};
 #endif
-#pragma unroll
-        for (int j = 0; j < KEEP; ++j) {
-            if (j >= p.output.kept) break;
-            const Kept kept = queue[v].kept[j];
-            Entry entry = {kept_key(kept), NOWHERE};
-            if (is_nothing(kept)) entry.key = 0;
-            else entry.index = Index(first) + (Index(kept_step(kept)) + base) * element_stride;
-            put(p.output, place, b, p.axis_stride, u64(j), entry);
+#pragma unroll 1
+        for (u64 j = 0; j < u64(p.output.kept); ++j) {
+            const Kept kept = queue[0].pop();
+            Entry entry = {kept_key(kept), Index(first) + (Index(kept_step(kept)) + base) * element_stride};
+            if (is_nothing(kept)) entry = EMPTY;
+            put(p.output, place, b, p.axis_stride, j, entry);
         }
     }
 }

@@ -33,7 +33,7 @@ __device__ __forceinline__ void put(const OrderParams& p, u64 row, const Element
     else store_pair(p.to, row * u64(p.k) + slot, entry);
 }
 
-extern "C" __global__ void __launch_bounds__(1024) order_tiles(const __grid_constant__ OrderParams p) {
+extern "C" __global__ void __launch_bounds__(512) order_tiles(const __grid_constant__ OrderParams p) {
     Entry* entries = reinterpret_cast<Entry*>(dynamic_shared());
     const Tile tile(p);
     const Element* row_x = p.x + row_offset(p.batch, tile.row);
@@ -70,7 +70,7 @@ struct ReadShared {
     __device__ __forceinline__ Entry operator()(u64 i) const { return entries[i]; }
 };
 
-extern "C" __global__ void __launch_bounds__(1024) order_merge(const __grid_constant__ OrderParams p) {
+extern "C" __global__ void __launch_bounds__(512) order_merge(const __grid_constant__ OrderParams p) {
     u64* bounds = reinterpret_cast<u64*>(dynamic_shared());
     Entry* entries = reinterpret_cast<Entry*>(dynamic_shared() + 2 * sizeof(u64));
     const Tile tile(p);

@@ -52,8 +52,27 @@ struct Queue {
         if (wins<EARLIER>(entry, kept[0])) kept[0] = entry;
     }
 
+    // The best entry, which leaves the queue. Moving the others keeps every index a constant, so that loops over
+    // entries need not be unrolled to stay in registers.
+    __device__ __forceinline__ Kept pop() {
+        const Kept best = kept[0];
+#pragma unroll
+        for (int j = 0; j + 1 < KEEP; ++j) kept[j] = kept[j + 1];
+        kept[KEEP - 1] = NOTHING;
+        return best;
+    }
+
     template <bool EARLIER>
     static __device__ __forceinline__ bool wins(const Kept& a, const Kept& b) {
         return EARLIER ? beats_earlier(a, b) : beats(a, b);
     }
 };
+
+// Moves every queue one place to the front, the first to the end: for loops over queues, as with pop().
+template <int QUEUES>
+__device__ __forceinline__ void rotate(Queue (&queue)[QUEUES]) {
+    const Queue first = queue[0];
+#pragma unroll
+    for (int v = 0; v + 1 < QUEUES; ++v) queue[v] = queue[v + 1];
+    queue[QUEUES - 1] = first;
+}

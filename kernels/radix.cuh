@@ -29,29 +29,41 @@ struct Source {
     Coding coding;
 #endif
 
-    // The entries from `position` on; there[v] says which exist.
-    __device__ __forceinline__ void read(u64 position, Entry (&entry)[VECTOR], bool (&there)[VECTOR]) const {
+    // The keys of the entries from `position` on; bit v of the return value says whether entry v exists.
+    __device__ __forceinline__ u32 read(u64 position, Key (&key)[VECTOR]) const {
 #if PAIRS
-        there[0] = position < positions;
-        if (there[0]) entry[0] = load_pair(pairs, base + position);
+        if (position >= positions) return 0;
+        key[0] = load(pairs.key + base + position);
+        return 1;
 #else
         const i64 i = i64(position) - i64(shift);
         const i64 length = i64(positions) - i64(shift);
         Pack<Element, VECTOR> pack;
+        u32 there = (1u << VECTOR) - 1;
         if (VECTOR > 1 && i >= 0 && i + VECTOR <= length) {
             pack = load_pack<Element, VECTOR>(x + i);
-#pragma unroll
-            for (int v = 0; v < VECTOR; ++v) there[v] = true;
         } else {
+            there = 0;
 #pragma unroll
             for (int v = 0; v < VECTOR; ++v) {
-                there[v] = i + v >= 0 && i + v < length;
-                pack.item[v] = there[v] ? load(x + (i + v) * stride) : Element(0);
+                pack.item[v] = 0;
+                if (i + v < 0 || i + v >= length) continue;
+                pack.item[v] = load(x + (i + v) * stride);
+                there |= 1u << v;
             }
         }
 #pragma unroll
-        for (int v = 0; v < VECTOR; ++v)
-            entry[v] = {key_of(pack.item[v], coding), first_index + Index(i + v) * index_stride};
+        for (int v = 0; v < VECTOR; ++v) key[v] = key_of(pack.item[v], coding);
+        return there;
+#endif
+    }
+
+    // Where the entry at `position` stands along the axis.
+    __device__ __forceinline__ Index index(u64 position) const {
+#if PAIRS
+        return load(pairs.index + base + position);
+#else
+        return first_index + Index(position - shift) * index_stride;
 #endif
     }
 };
@@ -86,12 +98,12 @@ struct Cut {
 
     static __device__ __forceinline__ Cut whole(u64 k) { return {0, 0, 0, 0, k, 0}; }
 
-    // 1: in the answer; 0: has the leading bits; -1: not in the answer.
-    __device__ __forceinline__ int side(const Entry& entry) const {
-        const Key lead = entry.key & Key(key_mask);
+    // Of the entry at `position`: 1: in the answer; 0: has the leading bits; -1: not in the answer.
+    __device__ __forceinline__ int side(Key entry, const Source& source, u64 position) const {
+        const Key lead = entry & Key(key_mask);
         if (lead != Key(key)) return lead > Key(key) ? 1 : -1;
-        if (!PAIRS) return 0;
-        const Index order = ~entry.index & Index(index_mask);
+        if (!PAIRS || !index_mask) return 0;
+        const Index order = ~source.index(position) & Index(index_mask);
         return order == Index(index) ? 0 : order > Index(index) ? 1 : -1;
     }
 };
@@ -110,9 +122,10 @@ struct Digit {
         width = high - low;
     }
 
-    __device__ __forceinline__ u32 operator()(const Entry& entry) const {
+    __device__ __forceinline__ u32 operator()(Key key, const Source& source, u64 position) const {
         const u32 mask = (1u << width) - 1;
-        return of_key ? u32(entry.key >> low) & mask : u32(Index(~entry.index) >> low) & mask;
+        if (!PAIRS || of_key) return u32(key >> low) & mask;
+        return u32(Index(~source.index(position)) >> low) & mask;
     }
 };
 
@@ -130,12 +143,12 @@ __device__ __forceinline__ void count_digits(const Source& source, u64 begin, u6
     for (u32 bin = threadIdx.x; bin < BINS; bin += blockDim.x) scratch.histogram[bin] = 0;
     __syncthreads();
     for (u64 position = begin + u64(threadIdx.x) * VECTOR; position < end; position += u64(blockDim.x) * VECTOR) {
-        Entry entry[VECTOR];
-        bool there[VECTOR];
-        source.read(position, entry, there);
+        Key key[VECTOR];
+        const u32 there = source.read(position, key);
 #pragma unroll
         for (int v = 0; v < VECTOR; ++v)
-            if (there[v] && cut.side(entry[v]) == 0) atomicAdd(&scratch.histogram[digit(entry[v])], Count(1));
+            if (there >> v & 1 && cut.side(key[v], source, position + v) == 0)
+                atomicAdd(&scratch.histogram[digit(key[v], source, position + v)], Count(1));
     }
     __syncthreads();
 }
@@ -175,6 +188,20 @@ struct Before {
     u64 sure, maybe;
 };
 
+// On which side of the cut the entries from `position` on are: bit v of `sure` and of `maybe`.
+__device__ __forceinline__ void take_sides(const Source& source, u64 position, const Cut& cut, Key (&key)[VECTOR],
+                                           u32& sure, u32& maybe) {
+    sure = maybe = 0;
+    const u32 there = source.read(position, key);
+#pragma unroll
+    for (int v = 0; v < VECTOR; ++v) {
+        if (!(there >> v & 1)) continue;
+        const int side = cut.side(key[v], source, position + v);
+        sure |= u32(side == 1) << v;
+        maybe |= u32(side == 0) << v;
+    }
+}
+
 // Calls put(slot, entry) for the answer's entries in [begin, end), in order of position: slot 0 for the
 // first, and so on. Of the entries with the cut's leading bits, the first `need` are in the answer.
 template <class Put>
@@ -182,34 +209,29 @@ __device__ __forceinline__ void select_entries(const Source& source, u64 begin, 
                                                Scratch& scratch, Put put) {
     const u64 tile = u64(blockDim.x) * VECTOR;
     for (u64 start = begin; start < end; start += tile) {
-        Entry entry[VECTOR];
-        bool there[VECTOR];
-        int side[VECTOR];
         const u64 position = start + u64(threadIdx.x) * VECTOR;
+        Key key[VECTOR];
         u32 sure = 0, maybe = 0;
-        if (position < end) {
-            source.read(position, entry, there);
-#pragma unroll
-            for (int v = 0; v < VECTOR; ++v) {
-                side[v] = there[v] ? cut.side(entry[v]) : -1;
-                sure += side[v] == 1;
-                maybe += side[v] == 0;
-            }
-        }
+        if (position < end) take_sides(source, position, cut, key, sure, maybe);
         // Most tiles of a long row have nothing to give.
         if (!__syncthreads_or(sure | maybe)) continue;
         u32 total;
-        // A tile has at most 1024 x 16 entries, so that both counts fit one word.
-        const u32 counts = block_exclusive_sum(sure | maybe << 16, total, reinterpret_cast<u32*>(scratch.sums));
-        if (sure | maybe) {
-            u64 sures = before.sure + (counts & 0xFFFF), maybes = before.maybe + (counts >> 16);
-#pragma unroll
-            for (int v = 0; v < VECTOR; ++v) {
-                if (side[v] == 1 || (side[v] == 0 && maybes < cut.need))
-                    put(sures + (maybes < cut.need ? maybes : cut.need), entry[v]);
-                sures += side[v] == 1;
-                maybes += side[v] == 0;
+        // A tile has at most 512 x 16 entries, so that both counts fit one word.
+        const u32 counts = block_exclusive_sum(u32(__popc(sure) | __popc(maybe) << 16), total,
+                                               reinterpret_cast<u32*>(scratch.sums));
+        u64 sures = before.sure + (counts & 0xFFFF), maybes = before.maybe + (counts >> 16);
+#pragma unroll 1
+        for (int v = 0; v < VECTOR && (sure | maybe) >> v; ++v) {
+            const bool is_sure = sure >> v & 1, is_maybe = maybe >> v & 1;
+            if (is_sure || (is_maybe && maybes < cut.need)) {
+                const u64 slot = sures + (maybes < cut.need ? maybes : cut.need);
+                put(slot, Entry{key[0], source.index(position + v)});
             }
+            sures += is_sure;
+            maybes += is_maybe;
+            // Moving the keys keeps the index a constant, and the loop small.
+#pragma unroll
+            for (int w = 0; w + 1 < VECTOR; ++w) key[w] = key[w + 1];
         }
         before.sure += total & 0xFFFF;
         before.maybe += total >> 16;

@@ -19,7 +19,7 @@ struct RowParams {
     Pairs pairs;
 };
 
-extern "C" __global__ void __launch_bounds__(1024) radix_row(const __grid_constant__ RowParams p) {
+extern "C" __global__ void __launch_bounds__(512, 1) radix_row(const __grid_constant__ RowParams p) {
     Scratch& scratch = *reinterpret_cast<Scratch*>(dynamic_shared());
     u64 bucket;
     const u64 row = divide(blockIdx.x, u64(p.buckets), bucket);

@@ -78,7 +78,7 @@ __device__ __forceinline__ Cut known(const SplitParams& p, const Part& part, int
     return cut;
 }
 
-extern "C" __global__ void __launch_bounds__(1024) radix_histogram(const __grid_constant__ SplitParams p) {
+extern "C" __global__ void __launch_bounds__(512, 1) radix_histogram(const __grid_constant__ SplitParams p) {
     Scratch& scratch = *reinterpret_cast<Scratch*>(dynamic_shared());
     const Part part(p);
     const int pass = int(p.pass);
@@ -90,22 +90,18 @@ extern "C" __global__ void __launch_bounds__(1024) radix_histogram(const __grid_
         if (scratch.histogram[bin]) add_global(histogram + bin, scratch.histogram[bin]);
 }
 
-extern "C" __global__ void __launch_bounds__(1024) radix_count(const __grid_constant__ SplitParams p) {
+extern "C" __global__ void __launch_bounds__(512, 1) radix_count(const __grid_constant__ SplitParams p) {
     Scratch& scratch = *reinterpret_cast<Scratch*>(dynamic_shared());
     const Part part(p);
     const Cut cut = known(p, part, PASSES, scratch);
     u64 sure = 0, maybe = 0;
     for (u64 position = part.begin + u64(threadIdx.x) * VECTOR; position < part.end;
          position += u64(blockDim.x) * VECTOR) {
-        Entry entry[VECTOR];
-        bool there[VECTOR];
-        part.source.read(position, entry, there);
-#pragma unroll
-        for (int v = 0; v < VECTOR; ++v) {
-            const int side = there[v] ? cut.side(entry[v]) : -1;
-            sure += side == 1;
-            maybe += side == 0;
-        }
+        Key key[VECTOR];
+        u32 sure_bits, maybe_bits;
+        take_sides(part.source, position, cut, key, sure_bits, maybe_bits);
+        sure += __popc(sure_bits);
+        maybe += __popc(maybe_bits);
     }
     u64 sures, maybes;
     block_exclusive_sum(sure, sures, scratch.sums);
@@ -117,7 +113,7 @@ extern "C" __global__ void __launch_bounds__(1024) radix_count(const __grid_cons
     }
 }
 
-extern "C" __global__ void __launch_bounds__(1024) radix_scatter(const __grid_constant__ SplitParams p) {
+extern "C" __global__ void __launch_bounds__(512, 1) radix_scatter(const __grid_constant__ SplitParams p) {
     Scratch& scratch = *reinterpret_cast<Scratch*>(dynamic_shared());
     const Part part(p);
     const Cut cut = load_cut(p.cuts + part.cut_row * PASSES + PASSES - 1);

@@ -354,14 +354,18 @@ def test_a_read_modify_write_that_is_not_atomic():
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("if (t < 32) __syncthreads();\nelse __syncthreads();", r"divergent barrier.*line [78]\).*line [78]\)"),
+        ("if (t < 32) __syncthreads();\nelse __syncthreads();", r"divergent barrier.*line [89]\).*line [89]\)"),
         ("if (t < 32) __syncthreads();", "thread \\d+.*__syncthreads.*exited|exited.*__syncthreads"),
         ("if (t == 5) return;\n__syncthreads();", "thread 5.*exited|exited.*thread 5|thread 5 has exited"),
         ("if (t < 32) __syncthreads(); else __syncthreads_or(t);", "divergent barrier"),
-        ("if (t != 3) __syncwarp(); else __syncthreads();", r"deadlock.*threads 0-2, 4-31 wait at __syncwarp.*threads? 3"),
+        (
+            "if (t % 32 != 3) __syncwarp(); else __syncthreads();",
+            r"block 0: deadlock: threads 0-2, 4-31 wait at __syncwarp \(line 8, mask 0xffffffff\) for threads 3; "
+            r"threads 3 wait at __syncthreads \(line 8\); threads 32-34, 36-63 wait",
+        ),
         ("if (t != 3) __syncwarp();", "thread 3.*exited|has exited"),
         ("__shfl_sync(~(1u << t % 32), t, 0);", "does not name the calling lane"),
-        ("__shfl_sync(0xffffffffu, t, 0); if (t < 40) __ballot_sync(0xffffffffu, 1);", "__ballot_sync.*exited|exited.*"),
+        ("__shfl_sync(0xffffffffu, t, 0); if (t < 40) __ballot_sync(0xffffffffu, 1);", "exited"),
         ("if (t < 16) __shfl_xor_sync(0xffffffffu, t, 1); else __ballot_sync(0xffffffffu, 1);", "divergent warp"),
         ("__syncwarp(t % 2 ? 0xffffffffu : 0x7fffffffu);", "divergent warp|exited|deadlock"),
         ("if (t < 4) __shfl_sync(15u, t, 5);", "reads from lane 5, which the mask 0x0000000f does not name"),
@@ -372,14 +376,14 @@ def test_a_read_modify_write_that_is_not_atomic():
         ("atomicAdd(p.y + 5000000, 1);", "atomic of 4 bytes .* outside"),
         ("emulator::count_load((const char*)p.x + 2, 4);", "load of 4 bytes .* not aligned"),
         ("s[1024] = 1;", "wrote outside its 4096 bytes of shared memory, at offset 4096"),
-        ("s[-1] = 1;", "wrote outside its 4096 bytes of shared memory, at offset -1"),
+        ("s[-1] = 1;", "wrote outside its 4096 bytes of shared memory, at offset -4"),
         ("((char*)s)[4096 + 100] = 1;", "wrote outside its 4096 bytes of shared memory, at offset 4196"),
         ("atomicAdd(s + 1024, 1);", "atomic of 4 bytes at offset 4096, outside the 4096 bytes of shared memory"),
         ("s[100000] = 1;", "invalid memory access"),
         ("*(volatile int*)8 = 1;", "block 0, thread \\d+: invalid memory access at 0x8"),
         ("volatile char big[1000000]; for (int i = 999999; i >= 0; --i) big[i] = 1;", "stack overflow|invalid memory"),
         ("p.y[t] = p.y[t + 1] / p.y[t];", "integer division by zero"),
-        ("__builtin_assume(t < 3);", r"thread \d+: __builtin_assume\(t < 3\) does not hold \(line 7\)"),
+        ("__builtin_assume(t < 3);", r"thread \d+: __builtin_assume\(t < 3\) does not hold \(line 8\)"),
     ],
 )
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -399,6 +403,12 @@ def test_a_stack_overflow_is_named():
     """
     with pytest.raises(EmulatorError, match=r"thread \d+: stack overflow \(65536 bytes a thread\)"):
         Run(body)()
+
+
+@pytest.mark.parametrize("body", ['for (;;) asm volatile("");', "for (;;) __syncthreads();", "while (p.n) load(p.x);"])
+def test_an_endless_loop_is_given_up(body):
+    with pytest.raises(EmulatorError, match="block 0, thread .*more than 1 s of processor time"):
+        Run(body, [1], emulator=Emulator(seconds=1))()
 
 
 def test_a_message_names_block_and_thread():
@@ -503,7 +513,7 @@ def test_a_variant_is_compiled_once(tmp_path, monkeypatch):
 
 
 def test_a_source_that_does_not_compile():
-    with pytest.raises(BuildError, match=r"kernel.cu:7:.*nonsense"):
+    with pytest.raises(BuildError, match=r"kernel.cu:8:.*nonsense"):
         Run("nonsense;")
 
 

@@ -62,6 +62,8 @@ class JaxAdapter:
                 raise InvalidArgument(f"x has shape {shape}; allowed are known extents, not symbolic ones")
             device = _default_device()
         else:
+            if x.is_deleted():
+                raise InvalidArgument(f"x of shape {shape} was deleted or donated; allowed is an array with memory")
             places = x.devices()
             if len(places) != 1:
                 raise DeviceMismatch(

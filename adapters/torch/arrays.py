@@ -84,7 +84,7 @@ def describe(x: torch.Tensor, wrapped: bool = False) -> Buffer:
         return Buffer(0, shape, row_major(shape), name, device)
     pointer = x.data_ptr()
     if not pointer and x.numel():
-        raise InvalidArgument(f"x of shape {shape} has no memory (its storage was freed or is not allocated yet)")
+        raise InvalidArgument(f"x of shape {shape} has no memory: its storage was freed; allowed are tensors with memory")
     if pointer % x.itemsize:
         raise InvalidArgument(
             f"x starts at address {pointer:#x}; allowed are multiples of the element's {x.itemsize} bytes: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .bound import bound, sampled, slices
+from .bound import bound, bound_of_costs, sampled, slices
 from .keys import Array, Order
 from .rank import best_of_list, best_of_table
 from .rule import Rule, crowded_out
@@ -36,26 +36,33 @@ def select_rows(order: Order, rule: Rule, bits: Array, *, sorted: bool) -> Array
         return best_of_table(order.costs(bits), np.arange(n), rule.k, n, sorted=sorted)
     scores = order.scores(bits)
     worst = sampled(order, rule, bits)
+    how = None
     if worst is None:
-        count = slices(rule, n)
-        if count:
-            worst = bound(order, rule, scores, count)
-        elif rule.buckets:
-            return np.stack([_select_row(order, rule, row) for row in bits])
-        else:
+        how = slices(rule, n)
+        if how is None:
             return best_of_table(order.costs(bits), np.arange(n), rule.k, n, sorted=sorted)
+        worst = bound(order, rule, scores, how)
     limit, sound = order.limits(worst)
     found = np.flatnonzero(order.passes(scores, limit[:, None]))
     row = found // n if rows > 1 else np.zeros(found.size, np.int64)
     counts = np.bincount(row, minlength=rows)
-    # Rows of few distinct values, say, or with NaN for their k-th: the threshold is of no use there.
-    hard = counts > 4 * rule.k + 1024
+    most = 4 * rule.k + 1024
+    hard = counts > most
     if sound is not None:
         hard |= ~sound
     if hard.any():
-        keep = ~hard[row]
-        found, row = found[keep], row[keep]
-        counts[hard] = 0
+        which = np.flatnonzero(hard)
+        costs = order.costs(bits[which])
+        ties = _with_few_ties(costs, worst[which] if how is None else bound_of_costs(rule, costs, how), most)
+        found = np.concatenate((found[~hard[row]], which[ties // n] * n + ties % n))
+        found.sort()
+        row = found // n
+        counts = np.bincount(row, minlength=rows)
+        hard = counts > 3 * most
+        if hard.any():
+            keep = ~hard[row]
+            found, row = found[keep], row[keep]
+            counts[hard] = 0
     cost = order.costs(bits.reshape(-1)[found])
     index = found - row * n if rows > 1 else found
     if rule.buckets:
@@ -79,6 +86,29 @@ def select_rows(order: Order, rule: Rule, bits: Array, *, sorted: bool) -> Array
     for r in np.flatnonzero(hard):
         best[r] = _select_row(order, rule, bits[r])
     return best
+
+
+def _with_few_ties(costs: Array, worst: Array, most: int) -> Array:
+    """Find what costs less than `worst`, and the first `most` in each row that cost as much.
+
+    Rows whose k-th best has many equals (zeros, few distinct values, NaN) are only this hard.
+
+    Parameters
+    ----------
+    costs : ndarray, shape (rows, n)
+    worst : ndarray, shape (rows,)
+
+    Returns
+    -------
+    ndarray of int
+        Positions in the flattened `costs`, in no order.
+    """
+    rows, n = costs.shape
+    ties = np.flatnonzero(costs == worst[:, None])
+    row = ties // n
+    counts = np.bincount(row, minlength=rows)
+    place = np.arange(ties.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.concatenate((np.flatnonzero(costs < worst[:, None]), ties[place < most]))
 
 
 def _select_row(order: Order, rule: Rule, row: Array) -> Array:

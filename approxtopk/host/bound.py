@@ -17,7 +17,7 @@ import numpy as np
 from .keys import Array, Order
 from .rule import Rule
 
-__all__ = ["bound", "sampled", "slice_best", "slices"]
+__all__ = ["bound", "bound_of_costs", "sampled", "slices"]
 
 SAMPLE = 8192
 """Least size of a sample."""
@@ -29,53 +29,82 @@ STEPS = 16
 """Up to so many elements a slice, NumPy is faster step by step (over all rows at once) than with one reduction."""
 
 
-def slices(rule: Rule, length: int) -> int:
-    """How many interleaved slices to cut `length` elements of a row into; 0 if this is of no use."""
+def slices(rule: Rule, length: int, offset: int = 0) -> int | Array | None:
+    """How to cut elements `offset` to ``offset + length`` of a row into slices.
+
+    Returns
+    -------
+    int
+        Element i is in slice i mod this.
+    ndarray of int
+        Contiguous slices, starting here.
+    None
+        Slices are of no use: there are fewer than k, or hardly more.
+    """
     if not rule.buckets:
         # 8 slices per entry wanted let 1.07 k candidates through. An odd number, because data has even periods.
         count = min(max(8 * rule.k, LANES), length // 4) | 1
-        return count if count >= rule.k + rule.k // 4 else 0
-    if not rule.interleaved:
-        return 0
-    count = rule.buckets * min(rule.kept, max(length // (2 * rule.buckets), 1))
-    return count if rule.k <= count <= length else 0
+        return count if count >= rule.k + rule.k // 4 else None
+    if rule.interleaved:
+        count = rule.buckets * min(rule.kept, length // rule.buckets)
+        return count if count >= rule.k else None
+    first, last = (int(b) for b in rule.bucket(np.array([offset, offset + length - 1])))
+    if (last - first + 1) * rule.kept < rule.k:
+        return None
+    starts = rule.start(np.arange(first, last + 2))
+    parts = starts[:-1, None] + np.diff(starts)[:, None] * np.arange(rule.kept) // rule.kept - offset
+    cuts = np.append(0, parts[(parts > 0) & (parts < length)])
+    return cuts if cuts.size >= rule.k else None
 
 
-def slice_best(order: Order, scores: Array, count: int) -> Array:
-    """Best scores of interleaved slices.
+def slice_best(better: np.ufunc, scores: Array, how: int | Array) -> Array:
+    """Best scores of slices.
 
     Parameters
     ----------
+    better : ufunc
+        Maximum or minimum.
     scores : ndarray, shape (rows, length)
-        With ``length >= count``.
-    count : int
-        Element i is in slice ``i % count``.
+        Parts of rows.
+    how : int or ndarray
+        From `slices`.
 
     Returns
     -------
     ndarray, shape (rows, count)
         The best score of each slice.
     """
+    best: Array
+    if not isinstance(how, int):
+        best = better.reduceat(scores, how, axis=1)
+        return best
     rows, length = scores.shape
-    whole = length - length % count
-    if whole > STEPS * count:
-        best: Array = order.better.reduce(scores[:, :whole].reshape(rows, -1, count), axis=1)
+    whole = length - length % how
+    if whole > STEPS * how:
+        best = better.reduce(scores[:, :whole].reshape(rows, -1, how), axis=1)
     else:
-        best = scores[:, :count].copy()
-        for start in range(count, whole, count):
-            order.better(best, scores[:, start : start + count], out=best)
+        best = scores[:, :how].copy()
+        for start in range(how, whole, how):
+            better(best, scores[:, start : start + how], out=best)
     tail = length - whole
     if tail:
         head = best[:, :tail]
-        order.better(head, scores[:, whole:], out=head)
+        better(head, scores[:, whole:], out=head)
     return best
 
 
-def bound(order: Order, rule: Rule, scores: Array, count: int) -> Array:
-    """The k-th least cost of the best of `count` slices; shape (rows, length) to (rows,)."""
-    costs = order.costs_of_scores(slice_best(order, scores, count))
+def bound(order: Order, rule: Rule, scores: Array, how: int | Array) -> Array:
+    """The k-th least cost of the best of slices; shape (rows, length) to (rows,)."""
+    costs = order.costs_of_scores(slice_best(order.better, scores, how))
     kth: Array = np.partition(costs, rule.k - 1, axis=1)[:, rule.k - 1]
     return kth
+
+
+def bound_of_costs(rule: Rule, costs: Array, how: int | Array) -> Array:
+    """The same of costs, which are exact where float scores may not be."""
+    best = slice_best(np.minimum, costs, how)
+    best.partition(rule.k - 1, axis=1)
+    return best[:, rule.k - 1]
 
 
 def sampled(order: Order, rule: Rule, bits: Array) -> Array | None:

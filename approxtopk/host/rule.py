@@ -48,6 +48,11 @@ class Rule:
         edge = longer * (length + 1)
         return np.where(index < edge, index // (length + 1), longer + (index - edge) // length)
 
+    def start(self, bucket: Array) -> Array:
+        """First element of contiguous buckets; ``start(buckets) == n``."""
+        length, longer = divmod(self.n, self.buckets)
+        return bucket * length + np.minimum(bucket, longer)
+
     @cached_property
     def passing(self) -> float:
         """How many of a row's best elements hold k that the buckets keep, about, if they lie in random order."""

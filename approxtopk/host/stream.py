@@ -54,9 +54,9 @@ class Stream:
         """
         if self.worst is not None and self.worst < 0:
             return  # k of the best there can be are found
-        count = 0 if self.guessed else slices(self.rule, bits.size)
-        if count:
-            here = int(bound(self.order, self.rule, self.order.scores(bits[None]), count)[0])
+        how = None if self.guessed else slices(self.rule, bits.size, offset)
+        if how is not None:
+            here = int(bound(self.order, self.rule, self.order.scores(bits[None]), how)[0])
             self.worst = here if self.worst is None else min(self.worst, here)
         if self.worst is None:
             self._store(self.order.costs(bits), np.arange(offset, offset + bits.size))

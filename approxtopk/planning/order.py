@@ -37,7 +37,7 @@ def _launch(draft: Draft, kernel: str, source: Pairs, to: Pairs | None, tile: in
         kernel,
         {},
         r.rows * tiles,
-        min(1024, max(32, tile // 2)),
+        min(draft.tuning.row_threads, max(32, tile // 2)),
         tile * draft.entry_bytes + 16 * merging,
         *source[:2],
         *(draft.no_pairs() if to is None else to[:2]),

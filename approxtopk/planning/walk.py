@@ -35,7 +35,8 @@ def walk(draft: Draft, b: int, kept: int, final: bool) -> Pairs | None:
     queue_bytes = vector * keep * (4 if narrow else draft.entry_bytes)
     lane_threads = tuning.threads // step_threads
     shared = step_threads // 2 * lane_threads * queue_bytes
-    unroll = max(2, min(8, tuning.bytes_in_flight // (vector * r.dtype.itemsize), 128 // (vector * keep)))
+    loads = tuning.bytes_in_flight // (vector * r.dtype.itemsize)
+    unroll = max(2, min(8, loads, tuning.unrolled_insertions // (vector * keep)))
 
     direct = final and partitions == 1
     candidates = None if direct else draft.pairs(partitions * kept * b)
@@ -100,9 +101,9 @@ def _merge(
 def _vector(draft: Draft, b: int, keep: int) -> int:
     """Lanes of one thread: as many as 16 bytes, the registers and the lanes of a slab allow."""
     dtype = draft.request.dtype
-    words = 1 if dtype.bits <= 16 and not draft.wide else draft.entry_bytes // 4
+    most = draft.tuning.kept_entries * 8 // draft.entry_bytes
     vector = 16 // dtype.itemsize
-    while vector > 1 and (vector * keep * words > draft.tuning.kept_words or b * draft.layout.inner % vector):
+    while vector > 1 and (vector * keep > most or b * draft.layout.inner % vector):
         vector //= 2
     return vector
 

@@ -9,6 +9,9 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "interface.h"
 #include "memory.h"
@@ -42,6 +45,7 @@ struct LaunchRecord {
     std::uint64_t range_count;
     std::uint64_t grid, block, shared_bytes;
     std::uint64_t seed;
+    std::uint64_t seconds;  // of processor time, after which the launch is given up
     std::uint64_t bytes_loaded, bytes_stored, switches;
     std::uint64_t message_bytes;
     char* message;
@@ -180,21 +184,32 @@ void make_ready(unsigned warp, unsigned lanes) {
     slow.warps |= unsigned(late != 0) << warp;
 }
 
-Fiber* take_next() {
-    Queue& queue = fast.warps ? fast : slow;
-    if (!queue.warps) fail_stuck();
-    const auto random = unsigned(next_random());
-    const unsigned warp = choose(queue.warps, ((random & policy.warp_mask) + policy.warp_first) & 31);
-    const unsigned lane = choose(queue.lanes[warp], ((random >> 8 & policy.lane_mask) + policy.lane_first) & 31);
+Fiber* take(Queue& queue, unsigned warp_from, unsigned lane_from) {
+    const unsigned warp = choose(queue.warps, warp_from & 31);
+    const unsigned lane = choose(queue.lanes[warp], lane_from & 31);
     queue.lanes[warp] &= ~(1u << lane);
     if (!queue.lanes[warp]) queue.warps &= ~(1u << warp);
     return &fibers[warp * 32 + lane];
 }
 
-// Runs somebody who is ready; returns when the caller, who is waiting or ready itself, is chosen again.
-void run_next(bool dies = false) {
+Fiber* take_by_policy() {
+    Queue& queue = fast.warps ? fast : slow;
+    if (!queue.warps) fail_stuck();
+    const auto random = unsigned(next_random());
+    return take(queue, (random & policy.warp_mask) + policy.warp_first,
+                (random >> 8 & policy.lane_mask) + policy.lane_first);
+}
+
+// Whoever is ready, whatever the policy: a thread that spins would win under strict priorities again and again.
+Fiber* take_any() {
+    const auto random = unsigned(next_random());
+    Queue& queue = fast.warps && (!slow.warps || random >> 16 & 1) ? fast : slow;
+    return take(queue, random, random >> 8);
+}
+
+// Goes on with `next`; returns when the caller, who is waiting or ready itself, is chosen again.
+void run(Fiber* next, bool dies = false) {
     Fiber* const self = running;
-    Fiber* const next = take_next();
     if (next == self) return;
     ++launch->switches;
     running = next;
@@ -220,7 +235,7 @@ void exit_thread() {
     if (exited_count == block_threads) {
         switch_context(running->context, main_context, true);
     } else {
-        run_next(true);
+        run(take_by_policy(), true);
     }
     __builtin_unreachable();
 }
@@ -273,12 +288,13 @@ void run_block(std::uint64_t index) {
         prepare(fibers[i].context, fiber_main, i % 48 * 64);
         fibers[i].wait = Wait::none;
     }
-    running = take_next();
+    running = take_by_policy();
     threadIdx = {unsigned(running - fibers), 0, 0};
     main_context.bottom = nullptr;
     switch_context(main_context, running->context);
     if (message.length) return;
-    if (const std::ptrdiff_t offset = shared.damage())
+    std::ptrdiff_t offset;
+    if (shared.is_damaged(offset))
         message.add("block %u: wrote outside its %zu bytes of shared memory, at offset %td", blockIdx.x, shared.size(),
                     offset);
 }
@@ -313,11 +329,13 @@ struct BlockOrder {
 const int fault_signals[] = {SIGSEGV, SIGBUS, SIGFPE};
 struct sigaction previous_actions[3];
 pthread_t launcher;
-volatile bool inside;  // a launch is running, on `launcher`
+volatile bool inside;  // a block is running, on `launcher`
+
+bool is_ours() { return inside && pthread_equal(pthread_self(), launcher); }
 
 // A bad address or a stack overflow in a kernel fails the launch; a fault of anybody else is handed back.
 void on_fault(int signal, siginfo_t* info, void*) {
-    if (!inside || !pthread_equal(pthread_self(), launcher)) {
+    if (!is_ours()) {
         for (int i = 0; i < 3; ++i)
             if (fault_signals[i] == signal) sigaction(signal, &previous_actions[i], nullptr);
         return;
@@ -327,10 +345,17 @@ void on_fault(int signal, siginfo_t* info, void*) {
     fail("invalid memory access at %p", info->si_addr);
 }
 
-class FaultGuard {
+// The timer may strike between blocks or while another failure is being reported: then it is ignored.
+void on_timer(int) {
+    if (is_ours() && !message.length)
+        fail("the launch has taken more than %llu s of processor time", (unsigned long long)launch->seconds);
+}
+
+// For the length of a launch, turns faults and endless loops of its threads into errors.
+class Watch {
   public:
-    FaultGuard() {
-        static char handler_stack[64 * 1024];  // the handler leaves it by switching, so it is free again at once
+    Watch() {
+        static char handler_stack[64 * 1024];  // the handlers leave it by switching, so it is free again at once
         stack_t own = {};
         own.ss_sp = handler_stack;
         own.ss_size = sizeof handler_stack;
@@ -339,21 +364,39 @@ class FaultGuard {
         action.sa_sigaction = on_fault;
         action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
         for (int i = 0; i < 3; ++i) sigaction(fault_signals[i], &action, &previous_actions[i]);
+        start_timer();
         launcher = pthread_self();
         inside = true;
     }
-    ~FaultGuard() {
+    ~Watch() {
         inside = false;
+        timer_delete(timer_);
         for (int i = 0; i < 3; ++i) sigaction(fault_signals[i], &previous_actions[i], nullptr);
         sigaltstack(&previous_stack_, nullptr);
     }
 
   private:
+    void start_timer() {
+        const int signal = SIGRTMAX - 1;
+        struct sigaction action = {};
+        action.sa_handler = on_timer;
+        action.sa_flags = SA_ONSTACK | SA_NODEFER | SA_RESTART;
+        sigaction(signal, &action, nullptr);  // for good: the signal may still come after the timer is gone
+        struct sigevent event = {};
+        event.sigev_notify = SIGEV_THREAD_ID;
+        event.sigev_signo = signal;
+        event._sigev_un._tid = int(syscall(SYS_gettid));
+        timer_create(CLOCK_THREAD_CPUTIME_ID, &event, &timer_);
+        const itimerspec times = {{1, 0}, {time_t(launch->seconds), 0}};
+        timer_settime(timer_, 0, &times, nullptr);
+    }
+
     stack_t previous_stack_;
+    timer_t timer_;
 };
 #else
-struct FaultGuard {  // the sanitizer reports faults itself
-    FaultGuard() {}
+struct Watch {  // the sanitizer reports faults itself
+    Watch() {}
 };
 #endif
 
@@ -383,7 +426,9 @@ void check_aligned(const char* what, const void* address, unsigned long bytes) {
 void check_range(const char* what, const void* pointer, unsigned long bytes, bool writes) {
     if (!launch->range_count) return;
     const auto address = std::uint64_t(pointer);
-    const auto inside_of = [&](const Range& r) { return address >= r.begin && address < r.end && bytes <= r.end - address; };
+    const auto inside_of = [&](const Range& r) {
+        return address >= r.begin && address < r.end && bytes <= r.end - address;
+    };
     if (!inside_of(launch->ranges[last_range])) {
         std::uint64_t i = 0;
         while (i < launch->range_count && !inside_of(launch->ranges[i])) ++i;
@@ -444,7 +489,8 @@ void complete(Fiber* lanes, const Rendezvous& group) {
         case Wait::match_any:
             for_each_lane(group.mask, [&](unsigned lane) {
                 unsigned peers = 0;
-                for_each_lane(group.mask, [&](unsigned peer) { peers |= unsigned(values[peer] == values[lane]) << peer; });
+                for_each_lane(group.mask,
+                              [&](unsigned peer) { peers |= unsigned(values[peer] == values[lane]) << peer; });
                 lanes[lane].value = peers;
             });
             break;
@@ -463,7 +509,8 @@ void complete(Fiber* lanes, const Rendezvous& group) {
 
 unsigned wait_for_block(Wait kind, bool predicate, int line) {
     const char* const name = wait_names[int(kind)];
-    if (exited_count) fail("waits for the whole block at %s (line %d), but thread %u has exited", name, line, first_exited);
+    if (exited_count)
+        fail("waits for the whole block at %s (line %d), but thread %u has exited", name, line, first_exited);
     if (!barrier.arrived) {
         barrier.kind = kind;
         barrier.line = line;
@@ -483,7 +530,7 @@ unsigned wait_for_block(Wait kind, bool predicate, int line) {
         running->wait = kind;
         running->line = line;
     }
-    run_next();
+    run(take_by_policy());
     return barrier.result;  // kept until the next barrier completes, which needs this thread
 }
 
@@ -491,7 +538,8 @@ unsigned long long wait_for_warp(Wait kind, unsigned mask, unsigned long long va
     const char* const name = wait_names[int(kind)];
     const unsigned thread = threadIdx.x, index = thread >> 5, bit = 1u << (thread & 31);
     Warp& warp = warps[index];
-    if (!(mask & bit)) fail("%s (line %d): the mask 0x%08x does not name the calling lane %u", name, line, mask, thread & 31);
+    if (!(mask & bit))
+        fail("%s (line %d): the mask 0x%08x does not name the calling lane %u", name, line, mask, thread & 31);
     if (mask & ~warp.present)
         fail("%s (line %d): the mask 0x%08x names lanes that the block of %u threads does not have", name, line, mask,
              block_threads);
@@ -530,7 +578,7 @@ unsigned long long wait_for_warp(Wait kind, unsigned mask, unsigned long long va
         self.wait = kind;
         self.line = line;
     }
-    run_next();
+    run(take_by_policy());
     return self.value;
 }
 
@@ -568,7 +616,7 @@ void before_atomic(const void* address, unsigned long bytes) {
 
 void yield() {
     make_ready(threadIdx.x >> 5, 1u << (threadIdx.x & 31));
-    run_next();
+    run(take_any());
 }
 
 void broken_assumption(const char* condition, int line) {
@@ -592,7 +640,7 @@ extern "C" int approxtopk_emulator_launch(emulator::LaunchRecord* record) {
     for (unsigned i = 0; i < block_threads; ++i) stacks.place(fibers[i].context, i);
     shared.resize(record->shared_bytes);
     const BlockOrder order(record->grid);
-    const FaultGuard guard;
+    const Watch watch;
     for (std::uint64_t i = 0; i < record->grid && !message.length; ++i) run_block(order(i));
     if (message.length) stacks.unpoison();
     return message.length != 0;

@@ -71,7 +71,7 @@ class _LaunchRecord(ctypes.Structure):
         ("entry", ctypes.c_void_p),
         ("params", ctypes.c_char_p),
         ("ranges", ctypes.POINTER(_RangeRecord)),
-        *((name, ctypes.c_uint64) for name in ("range_count", "grid", "block", "shared_bytes", "seed")),
+        *((name, ctypes.c_uint64) for name in ("range_count", "grid", "block", "shared_bytes", "seed", "seconds")),
         *((name, ctypes.c_uint64) for name in ("bytes_loaded", "bytes_stored", "switches", "message_bytes")),
         ("message", ctypes.c_void_p),
     ]
@@ -98,6 +98,8 @@ class Emulator:
         How many it says it has.
     shared_bytes : int
         The most dynamic shared memory a block may ask for.
+    seconds : int
+        Processor time after which a launch is taken to hang and given up.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Emulator:
         architecture: str = "sm_90",
         multiprocessors: int = 132,
         shared_bytes: int = 232448 - 1024,
+        seconds: int = 120,
     ) -> None:
         if sanitize and "libasan" not in Path("/proc/self/maps").read_text():
             raise EmulatorError("sanitize=True needs a process started in emulator.sanitizer_environment()")
@@ -116,7 +119,9 @@ class Emulator:
         self.architecture = architecture
         self.multiprocessors = multiprocessors
         self.shared_bytes = shared_bytes
+        self.seconds = seconds
         self._launches = itertools.count()
+        self._kernels: dict[tuple, Kernel] = {}
 
     def compile(self, source: str, defines: Iterable[tuple[str, int]], kernel: str) -> Kernel:
         """Compile one variant of a kernel, or take it from the cache.
@@ -135,12 +140,10 @@ class Emulator:
         Kernel
             For `launch`; valid for every emulator of this process.
         """
-        core_path, path = build(source, tuple(defines), kernel, self.sanitize)
-        core = ctypes.CDLL(str(core_path))
-        library = ctypes.CDLL(str(path))
-        entry = ctypes.cast(library.emulator_entry, ctypes.c_void_p).value
-        params_bytes = ctypes.c_ulong.in_dll(library, "emulator_params_bytes").value
-        return Kernel(kernel, path, entry, params_bytes, core)
+        key = (source, tuple(defines), kernel)
+        if key not in self._kernels:  # threads that get here together are kept to one compilation by `build`
+            self._kernels[key] = _load(kernel, *build(*key, self.sanitize))
+        return self._kernels[key]
 
     def launch(
         self,
@@ -190,12 +193,14 @@ class Emulator:
         if ranges is not None:
             # A range of no bytes is allowed nothing; at least one record means "check".
             allowed = [Range(*r) for r in ranges] or [Range(0, 0)]
-            record.ranges = (_RangeRecord * len(allowed))(*((r.pointer, r.pointer + r.nbytes, r.writable) for r in allowed))
+            bounds = ((r.pointer, r.pointer + r.nbytes, r.writable) for r in allowed)
+            record.ranges = (_RangeRecord * len(allowed))(*bounds)
             record.range_count = len(allowed)
         record.grid = grid
         record.block = block
         record.shared_bytes = shared_bytes
         record.seed = seed & _MASK64
+        record.seconds = self.seconds
         with _launch_lock:
             record.message = ctypes.addressof(_message)
             record.message_bytes = len(_message)
@@ -215,6 +220,15 @@ class Emulator:
                 raise EmulatorError(f"{kernel.name}: {name} is {value}, must be between {low} and {high}")
         if len(params) != kernel.params_bytes:
             raise EmulatorError(f"{kernel.name}: takes {kernel.params_bytes} bytes of parameters, got {len(params)}")
+
+
+def _load(name: str, core_path: Path, path: Path) -> Kernel:
+    """Open the core and a kernel's library, and find what a launch needs of them."""
+    core = ctypes.CDLL(str(core_path))
+    library = ctypes.CDLL(str(path))
+    entry = ctypes.cast(library.emulator_entry, ctypes.c_void_p).value
+    params_bytes = ctypes.c_ulong.in_dll(library, "emulator_params_bytes").value
+    return Kernel(name, path, entry, params_bytes, core)
 
 
 def sanitizer_environment() -> dict[str, str]:

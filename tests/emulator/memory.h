@@ -58,7 +58,7 @@ class Stacks {
 };
 
 // One block's dynamic shared memory: exactly the bytes asked for, refilled with junk for every block,
-// between canaries, and with a guard page close behind its end.
+// between canaries, and with memory that faults close behind and some way before it.
 class SharedMemory {
   public:
     static constexpr std::size_t alignment = 128, canary = 1024, limit = 256 * 1024;
@@ -74,8 +74,10 @@ class SharedMemory {
         if (posix_memalign(reinterpret_cast<void**>(&start_), alignment, size)) std::abort();
 #else
         if (!region_) {
-            region_ = reinterpret_cast<unsigned char*>(map(region_bytes + page));
-            mprotect(region_ + region_bytes, page, PROT_NONE);
+            auto* const whole = reinterpret_cast<unsigned char*>(map(region_bytes + 2 * guard));
+            mprotect(whole, guard, PROT_NONE);
+            mprotect(whole + guard + region_bytes, guard, PROT_NONE);
+            region_ = whole + guard;
         }
         unsigned char* const end = region_ + region_bytes;
         start_ = end - ((size + canary + alignment - 1) & ~(alignment - 1));
@@ -84,22 +86,30 @@ class SharedMemory {
 #endif
     }
 
-    // Uninitialised shared memory never holds the same bytes twice, and never zeros.
+    // What a block finds in its shared memory is different every time.
     void fill_with_junk(std::uint64_t random) {
         if (!size_) return;
         if (!junk_) make_junk();
-        std::memcpy(start_, junk_ + (random & (limit - 1) & ~std::uint64_t(7)), size_);
+        const std::uint64_t* const junk = junk_ + random % (limit / 8);
+        const std::size_t words = size_ / 8;
+        for (std::size_t i = 0; i < words; ++i) reinterpret_cast<std::uint64_t*>(start_)[i] = junk[i] ^ random;
+        const std::uint64_t last = junk[words] ^ random;
+        std::memcpy(start_ + words * 8, &last, size_ % 8);
     }
 
-    // The first byte around the shared memory that was overwritten, as an offset from its start; 0 if none was.
-    std::ptrdiff_t damage() const {
+    // Whether a byte around the shared memory was overwritten, and the offset of the first one found.
+    bool is_damaged(std::ptrdiff_t& offset) const {
 #ifndef __SANITIZE_ADDRESS__
-        for (unsigned char* p = start_ + size_; p < region_ + region_bytes; ++p)
-            if (*p != canary_byte(p)) return p - start_ + (size_ == 0);
-        for (unsigned char* p = start_ - 1; p >= start_ - canary; --p)
-            if (*p != canary_byte(p)) return p - start_;
+        const unsigned char* const end = region_ + region_bytes;
+        for (const unsigned char* p = start_ - canary; p < end; ++p) {
+            if (p == start_) p += size_;
+            offset = p - start_;
+            if (*p != canary_byte(p)) return true;
+        }
+#else
+        (void)offset;
 #endif
-        return 0;
+        return false;
     }
 
     // Whether `address` is in the shared memory or so near to it that it can only be meant to be.
@@ -113,7 +123,7 @@ class SharedMemory {
     }
 
   private:
-    static constexpr std::size_t region_bytes = limit + 4 * page;
+    static constexpr std::size_t region_bytes = limit + 4 * page, guard = std::size_t(16) << 20;
 
     static unsigned char canary_byte(const unsigned char* p) { return 0xa5 ^ std::uintptr_t(p) * 29; }
 
@@ -122,17 +132,17 @@ class SharedMemory {
     }
 
     void make_junk() {
-        junk_ = reinterpret_cast<unsigned char*>(map(2 * limit));
+        junk_ = reinterpret_cast<std::uint64_t*>(map(2 * limit));
         std::uint64_t state = 0x9e3779b97f4a7c15u;
-        for (std::size_t i = 0; i < 2 * limit; i += 8) {
+        for (std::size_t i = 0; i < 2 * limit / 8; ++i) {
             state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-            std::memcpy(junk_ + i, &state, 8);
+            junk_[i] = state;
         }
     }
 
     unsigned char* region_ = nullptr;
     unsigned char* start_ = nullptr;
-    unsigned char* junk_ = nullptr;
+    std::uint64_t* junk_ = nullptr;
     std::size_t size_ = 0;
 };
 
