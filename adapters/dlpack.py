@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,7 @@ def borrow(capsule: object) -> Borrowed:
     UnsupportedDType, DeviceMismatch, InvalidArgument
         When what it holds is not served; the producer's deleter has been called by then.
     """
+    kind: Any
     if _is_valid(capsule, _NAME_VERSIONED):
         address, kind, used = _pointer_of(capsule, _NAME_VERSIONED), _Versioned, _USED_VERSIONED
     elif _is_valid(capsule, _NAME):
@@ -172,7 +174,8 @@ def _describe(t: _Tensor) -> Buffer:
     itemsize = DTYPES[name].itemsize
     if not pointer or pointer % itemsize:
         raise InvalidArgument(
-            f"x of shape {shape} starts at address {pointer:#x}; allowed is memory aligned to its {itemsize}-byte elements"
+            f"x of shape {shape} starts at address {pointer:#x}; allowed is memory aligned to its "
+            f"{itemsize}-byte elements"
         )
     return Buffer(pointer, shape, strides, name, device)
 
@@ -183,7 +186,9 @@ def _device(kind: int, index: int) -> Device:
     if kind == 2:
         return Device("cuda", index)
     name = _DEVICES.get(kind, "a device")
-    raise DeviceMismatch(f"x is on {name} (DLPack device type {kind}); allowed are CPU (1) and CUDA (2) memory: copy it")
+    raise DeviceMismatch(
+        f"x is on {name} (DLPack device type {kind}); allowed are CPU (1) and CUDA (2) memory: copy it"
+    )
 
 
 class DLPackAdapter:
@@ -221,13 +226,9 @@ class DLPackAdapter:
         namespace = getattr(x, "__array_namespace__", None)
         try:
             dtype = _result_dtype(facts, plan, known=namespace is not None)
-            adapter: Any
-            if facts.device.kind == "cpu":
-                from .numpy import ADAPTER as adapter
-            else:
-                from .cupy import ADAPTER as adapter
             # Both allocate by x's dtype and read nothing else of it.
-            values, indices = adapter.run(operator, np.empty(0, dtype), facts, plan, runtime)
+            owner = import_module(".numpy" if facts.device.kind == "cpu" else ".cupy", __package__)
+            values, indices = owner.ADAPTER.run(operator, np.empty(0, dtype), facts, plan, runtime)
         finally:
             if isinstance(facts, Borrowed):
                 facts.release()
@@ -277,11 +278,15 @@ def _stream(device: Device) -> int | None:
         import cupy
     except ImportError as error:
         raise BackendMissing(
-            "x is on a CUDA device and CuPy is not installed; install approxtopk[cuda12] or approxtopk[cuda13]"
+            f"x is on {device}, which must be served through CuPy, and CuPy is not installed: "
+            "install approxtopk[cuda12] or approxtopk[cuda13]"
         ) from error
-    with cupy.cuda.Device(device.index):
-        # 0 is ambiguous and forbidden: 1 is the legacy default stream.
-        return cupy.cuda.get_current_stream().ptr or 1
+    try:
+        with cupy.cuda.Device(device.index):
+            # 0 is ambiguous and forbidden: 1 is the legacy default stream.
+            return cupy.cuda.get_current_stream().ptr or 1
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise BackendMissing(f"x is on {device}; allowed are CPU memory and GPUs that CuPy can use: {error}") from error
 
 
 def _numpy_dtype(name: str) -> np.dtype[Any]:
@@ -292,8 +297,11 @@ def _numpy_dtype(name: str) -> np.dtype[Any]:
     try:
         import ml_dtypes
     except ImportError as error:
-        raise BackendMissing(f"x has dtype {name}, which NumPy has through ml_dtypes only: pip install ml_dtypes") from error
-    return np.dtype(getattr(ml_dtypes, name))
+        raise BackendMissing(
+            f"x has dtype {name}, which NumPy has through ml_dtypes only: pip install ml_dtypes"
+        ) from error
+    dtype: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+    return dtype
 
 
 ADAPTER = DLPackAdapter()

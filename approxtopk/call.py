@@ -10,7 +10,7 @@ from .errors import ApproxTopKError
 from .operator import Operator
 from .plan import DeviceInfo, Plan
 from .planning import plan_request
-from .request import Request
+from .request import Request, integer
 from .runtime import serving
 
 __all__ = ["TopK", "call"]
@@ -63,6 +63,8 @@ def make_plan(
     **options: Any,
 ) -> Plan:
     """Validate and plan; repeated calls with the same arguments answer from a cache."""
+    # Any object with __index__ may come, even one whose value changes: the cache is to know the number.
+    k = integer("k", k)
     try:
         return _cached_plan(name, shape, strides, dtype, device, k, **options)
     except TypeError as error:

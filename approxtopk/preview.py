@@ -81,9 +81,10 @@ def plan(
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
-    extents = tuple(integer("shape", s) for s in shape) if isinstance(shape, (tuple, list)) else (integer("shape", shape),)
+    given = shape if isinstance(shape, (tuple, list)) else (shape,)
+    extents = tuple(integer("shape", s) for s in given)
     if any(s < 0 for s in extents):
-        raise InvalidArgument(f"shape = {extents} has a negative extent")
+        raise InvalidArgument(f"shape = {extents} has a negative extent; allowed are 0 and above")
     return extents
 
 

@@ -32,15 +32,6 @@ __device__ __forceinline__ T load(const T* address) {
 #endif
 }
 
-// Reads memory that other blocks of this launch may be writing elsewhere in the same array.
-template <class T>
-__device__ __forceinline__ T load_mutable(const T* address) {
-#ifdef APPROXTOPK_EMULATED
-    emulator::count_load(address, sizeof(T));
-#endif
-    return *address;
-}
-
 template <class T>
 __device__ __forceinline__ void store(T* address, T value) {
 #ifdef APPROXTOPK_EMULATED

@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 
 def merit(bits: int, dtype: DType, *, largest: bool) -> tuple[int, int]:
-    """What an element is worth: a pair that is greater the better the element; equal elements are worth the same.
+    """Tell what an element is worth: a pair that is greater the better the element; equal elements are worth the same.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def merit(bits: int, dtype: DType, *, largest: bool) -> tuple[int, int]:
 
 
 def buckets_of(n: int, buckets: int, *, interleaved: bool) -> list[int]:
-    """The bucket of each of `n` elements."""
+    """Tell the bucket of each of `n` elements."""
     if interleaved:
         return [i % buckets for i in range(n)]
     length, longer = divmod(n, buckets)
@@ -62,7 +62,7 @@ def reference_row(
     k_per_bucket: int | None = None,
     interleaved: bool = True,
 ) -> list[int]:
-    """Indices of the best `k` of one row, best first; ``buckets=None`` is the exact selection."""
+    """Rank one row: indices of the best `k`, best first; ``buckets=None`` is the exact selection."""
     merits = [merit(bits, dtype, largest=largest) for bits in row]
     # Python's sort is stable, in reverse too: elements of equal merit keep the order of their indices.
     ranking = sorted(range(len(row)), key=merits.__getitem__, reverse=True)

@@ -21,6 +21,8 @@ from approxtopk.buffer import Device
 from approxtopk.dtypes import DTYPES
 from approxtopk.runtime import serving, substitute
 
+from .emulated import emulated
+
 # 0 to 7 are exact in every element type, float8_e5m2 included.
 N = 8
 
@@ -30,7 +32,7 @@ def rows(shape: tuple[int, ...], axis: int, seed: int = 0) -> np.ndarray:
     extents = [1] * len(shape)
     extents[axis] = shape[axis]
     line = np.arange(shape[axis], dtype=np.float64).reshape(extents)
-    return np.random.default_rng(seed).permuted(np.broadcast_to(line, shape), axis=axis)
+    return np.ascontiguousarray(np.random.default_rng(seed).permuted(np.broadcast_to(line, shape), axis=axis))
 
 
 def expected(x: np.ndarray, k: int, axis: int, mode: str = "largest") -> tuple[np.ndarray, np.ndarray]:
@@ -60,9 +62,9 @@ class NumPy(Framework):
     kind, default_index = np.ndarray, "int64"
 
     def make(self, x: np.ndarray, dtype: str) -> Any:
-        import ml_dtypes
-
-        return x.astype(getattr(ml_dtypes, dtype, None) or dtype)
+        if hasattr(np, dtype):
+            return x.astype(dtype)
+        return x.astype(getattr(pytest.importorskip("ml_dtypes"), dtype))
 
 
 class Torch(Framework):
@@ -129,14 +131,18 @@ class New(ctypes.Structure):
     ]
 
 
+_KEPT: list[Any] = []  # exported memory has to outlive its exporter
+
+
 class Foreign:
     """A hand-written exporter of NumPy memory, of the old protocol or the new."""
 
-    def __init__(self, x: np.ndarray, versioned: bool = True, strides: bool = True, flags: int = 0, skip: int = 0) -> None:
+    def __init__(
+        self, x: np.ndarray, versioned: bool = True, strides: bool = True, flags: int = 0, skip: int = 0
+    ) -> None:
         self.x, self.versioned, self.strides, self.flags, self.skip = x, versioned, strides, flags, skip
         self.dtype = DTYPES[x.dtype.name]
         self.deleted = 0
-        self.kept: list[Any] = []
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return 1, 0
@@ -159,7 +165,7 @@ class Foreign:
         deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(delete)
         at = ctypes.cast(deleter, ctypes.c_void_p)
         managed: Any = New(1, 1, None, at, self.flags, fields) if self.versioned else Old(fields, None, at)
-        self.kept += [extents, steps, deleter, managed]
+        _KEPT.append((x, extents, steps, deleter, managed))
         create = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(
             ("PyCapsule_New", ctypes.pythonapi)
         )
@@ -246,6 +252,20 @@ def test_on_a_machine_with_workspace(framework: Framework) -> None:
     assert machine.runs == before, "a substituted machine served a call after its context"
 
 
+def test_on_the_emulated_gpu(framework: Framework) -> None:
+    reference = rows((6, 1500), 1)
+    x = framework.make(reference, "float32")
+    with emulated(0):
+        for axis, k in ((1, 20), (0, 2)):
+            order = np.take(np.argsort(-reference, axis=axis, kind="stable"), range(k), axis=axis)
+            values, indices = atk.top_k(x, k, axis=axis)
+            np.testing.assert_array_equal(framework.back(indices), order)
+            np.testing.assert_array_equal(framework.back(values), np.take_along_axis(reference, order, axis))
+        values = framework.back(atk.approx_top_k(x, 8, buckets=8, k_per_bucket=1)[0])
+        best = np.stack([reference[:, i::8].max(axis=1) for i in range(8)], 1)
+        np.testing.assert_array_equal(values, -np.sort(-best, axis=1))
+
+
 def test_index_dtype_is_kept(framework: Framework) -> None:
     x = framework.make(rows((3, N), 1), "float32")
     assert str(atk.top_k(x, 2, index_dtype="int32")[1].dtype).endswith("int32")
@@ -254,7 +274,9 @@ def test_index_dtype_is_kept(framework: Framework) -> None:
         assert str(atk.top_k(x, 2, index_dtype=np.int64)[1].dtype).endswith("int64")
 
 
-@pytest.mark.parametrize(("shape", "k", "axis"), [((0, 5), 2, 1), ((5, 0), 0, 1), ((4, 5), 0, 1), ((0,), 0, 0), ((3, 0, 2), 1, 0)])
+@pytest.mark.parametrize(
+    ("shape", "k", "axis"), [((0, 5), 2, 1), ((5, 0), 0, 1), ((4, 5), 0, 1), ((0,), 0, 0), ((3, 0, 2), 1, 0)]
+)
 def test_nothing_to_return_launches_nothing(framework: Framework, shape: tuple[int, ...], k: int, axis: int) -> None:
     machine = Machine()
     with substitute("cpu", machine):
@@ -361,7 +383,9 @@ def test_torch_drop_in(torch: Any, dim: int, largest: bool) -> None:
         assert torch.equal(ours.values, theirs.values) and torch.equal(ours.indices, theirs.indices)
     ours = approx_topk(x, 3, dim, largest, recall_target=1.0)
     assert torch.equal(ours.values, theirs.values) and torch.equal(ours.indices, theirs.indices)
-    assert set(topk(x, 3, dim, largest, sorted=False).indices.flatten().tolist()) == set(theirs.indices.flatten().tolist())
+    assert set(topk(x, 3, dim, largest, sorted=False).indices.flatten().tolist()) == set(
+        theirs.indices.flatten().tolist()
+    )
 
 
 def test_torch_drop_in_takes_scalars_and_integer_tensors(torch: Any) -> None:
@@ -393,7 +417,12 @@ def test_torch_older_names(torch: Any, sample: Any) -> None:
     from approxtopk.adapters.torch import approx_topk
 
     want = approx_topk(sample, 4, buckets=8, k_per_bucket=2)
-    for given in ({"j": 2, "k_mult": 4}, {"j": 2, "k_mult": 4.0}, {"k_per_bucket": 2, "k_mult": 4}, {"j": 2, "buckets": 8}):
+    for given in (
+        {"j": 2, "k_mult": 4},
+        {"j": 2, "k_mult": 4.0},
+        {"k_per_bucket": 2, "k_mult": 4},
+        {"j": 2, "buckets": 8},
+    ):
         have = approx_topk(sample, 4, **given)
         assert torch.equal(have.values, want.values) and torch.equal(have.indices, want.indices)
 
@@ -442,20 +471,20 @@ def test_torch_derivatives(torch: Any, sample: Any) -> None:
     assert values.requires_grad and not indices.requires_grad
     with torch.no_grad():
         assert not atk.top_k(leaf, 3)[0].requires_grad
-    assert torch.autograd.gradcheck(lambda x: atk.top_k(x, 3, axis=0)[0], x.double().requires_grad_())
+    assert torch.autograd.gradcheck(lambda x: atk.top_k(x, 3)[0], x[:2].double().requires_grad_())
     assert not atk.top_k(x.to(torch.float8_e5m2).requires_grad_(), 3)[0].requires_grad
 
 
 @pytest.mark.parametrize("in_dim", [0, 1, -1])
 def test_torch_vmap(torch: Any, sample: Any, in_dim: int) -> None:
+    distinct = torch.from_numpy(rows((4 * 6 * 32,), 0).astype(np.float32)).reshape(4, 6, 32)
     for axis in (0, -1):
         for ours, theirs in zip(
-            torch.vmap(lambda x, a=axis: tuple(atk.top_k(x, 2, axis=a)), in_dim)(sample),
-            torch.vmap(lambda x, a=axis: tuple(torch.topk(x, 2, a)), in_dim)(sample),
+            torch.vmap(lambda x, a=axis: tuple(atk.top_k(x, 2, axis=a)), in_dim)(distinct),
+            torch.vmap(lambda x, a=axis: tuple(torch.topk(x, 2, a)), in_dim)(distinct),
             strict=True,
         ):
-            assert torch.equal(ours, theirs) or axis == 0  # ties are possible along the other axis
-            assert ours.shape == theirs.shape
+            assert torch.equal(ours, theirs)
     integers = sample.to(torch.uint8)
     got = torch.vmap(lambda x: atk.top_k(x, 2)[0])(integers)
     assert torch.equal(got, torch.topk(integers, 2)[0])
@@ -539,7 +568,9 @@ def test_jax_sharded_is_refused(jax: Any) -> None:
         except atk.DeviceMismatch as error:
             print(error)
     """
-    assert "x is sharded over 2 devices; allowed is one" in python(code, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    assert "x is sharded over 2 devices; allowed is one" in python(
+        code, XLA_FLAGS="--xla_force_host_platform_device_count=2"
+    )
 
 
 # --- CuPy -----------------------------------------------------------------------------------------------------------
@@ -560,6 +591,47 @@ def test_cupy_description() -> None:
     assert (facts.dtype, facts.device) == ("float32", Device("cuda", 0))
 
 
+def test_cupy_run_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The adapter's own steps, with CuPy's driver calls replaced and its arrays on the host."""
+    cupy = pytest.importorskip("cupy")
+    from approxtopk.adapters import cupy as adapter
+
+    log: list[Any] = []
+
+    def empty(shape: Any, dtype: Any) -> Any:
+        host = np.empty(shape, dtype)
+        log.append(("empty", host.dtype.name))
+        memory = cupy.cuda.UnownedMemory(host.ctypes.data, host.nbytes, host, 0)
+        array = cupy.ndarray(shape, dtype, cupy.cuda.MemoryPointer(memory, 0))
+        hosts[array.data.ptr] = host
+        return array
+
+    def device(index: int) -> AbstractContextManager[Any]:
+        log.append(("device", index))
+        return nullcontext()
+
+    class Gpu(Machine):
+        def run(self, step: Any, plan: Any, buffers: Any, stream: int) -> None:
+            assert all(buffer.device == Device("cuda", 0) for buffer in buffers.values())
+            if step is plan.steps[-1]:
+                log.append(("stream", stream))
+                self.host.run(step, plan, buffers, stream)
+
+    hosts: dict[int, np.ndarray] = {}
+    runtime = types.SimpleNamespace(is_hip=False)
+    stream = types.SimpleNamespace(ptr=7)
+    cuda = types.SimpleNamespace(runtime=runtime, Device=device, get_current_stream=lambda: stream)
+    monkeypatch.setattr(adapter, "cupy", types.SimpleNamespace(cuda=cuda, empty=empty))
+    reference = rows((5, 300), 1).astype(np.float32)
+    memory = cupy.cuda.UnownedMemory(reference.ctypes.data, reference.nbytes, reference, 0)
+    x = cupy.ndarray(reference.shape, np.float32, cupy.cuda.MemoryPointer(memory, 0))
+    with substitute("cuda", Gpu()):
+        values, indices = atk.top_k(x, 9)
+    np.testing.assert_array_equal(hosts[indices.data.ptr], expected(reference, 9, 1)[1])
+    np.testing.assert_array_equal(hosts[values.data.ptr], expected(reference, 9, 1)[0])
+    assert log[:3] == [("device", 0), ("empty", "float32"), ("empty", "int64")] and log[-1] == ("stream", 7)
+
+
 # --- DLPack ---------------------------------------------------------------------------------------------------------
 
 
@@ -568,7 +640,7 @@ def test_cupy_description() -> None:
 def test_dlpack_reader(versioned: bool, strides: bool) -> None:
     reference = rows((4, 20), 1).astype(np.float32)
     x = Foreign(reference, versioned, strides, flags=1, skip=12)
-    values, indices = atk.top_k(x, 3)
+    indices = atk.top_k(x, 3).indices
     np.testing.assert_array_equal(indices, expected(reference, 3, 1)[1])
     assert x.deleted == 1
 
@@ -650,13 +722,14 @@ def test_importing_imports_no_framework() -> None:
     assert python(code).strip() == "[]"
 
 
-def test_importing_is_quick() -> None:
+def test_importing_is_quick(tmp_path: Any) -> None:
     code = """
         import numpy, time
-        start = time.perf_counter()
+        start = time.process_time()
         import approxtopk
-        print(time.perf_counter() - start)
+        print(time.process_time() - start)
     """
-    # The best of a few: the machine may be busy, and the first run writes the bytecode.
-    best = min(float(python(code)) for _ in range(5))
+    # As installed: with bytecode, which the first run writes (compiling it takes longer than all the rest).
+    settings = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    best = min(float(python(code, **settings)) for _ in range(5))
     assert best <= 0.030, f"{best * 1e3:.1f} ms"

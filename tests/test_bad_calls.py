@@ -13,14 +13,14 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import approxtopk as atk
-from approxtopk import DeviceInfo, DeviceMismatch, InvalidArgument, InvalidType, UnsupportedDType
+from approxtopk import BackendMissing, DeviceInfo, DeviceMismatch, InvalidArgument, InvalidType, UnsupportedDType
 from approxtopk.runtime import substitute
 
 NAN, INF = float("nan"), float("inf")
@@ -188,8 +188,6 @@ def array_cases(arrays: dict[str, tuple[Any, type[BaseException], tuple[str, ...
 
 
 def numpy_cases() -> Iterator[Case]:
-    import ml_dtypes
-
     yield from argument_cases(np.zeros((3, 10), np.float32))
     packed = np.zeros(4, [("a", "f4"), ("b", "i1")])
     masked = np.ma.masked_array([1.0, 2.0], [0, 1])
@@ -229,21 +227,27 @@ def numpy_cases() -> Iterator[Case]:
             "big-endian": (np.zeros(4, ">f4"), UnsupportedDType, ("x has dtype >f4", "newbyteorder")),
             "big-endian int": (np.zeros(4, ">i8"), UnsupportedDType, ("x has dtype >i8", "newbyteorder")),
             "longdouble": (np.zeros(4, np.longdouble), UnsupportedDType, ("x has dtype",)),
-            "int4": (np.zeros(4, ml_dtypes.int4), UnsupportedDType, ("x has dtype int4",)),
-            "float8_e4m3": (np.zeros(4, ml_dtypes.float8_e4m3), UnsupportedDType, ("x has dtype float8_e4m3",)),
         }
     )
-    try:
+    with suppress(ImportError):
         import scipy.sparse
-    except ImportError:
-        return
-    sparse = scipy.sparse.csr_array(np.eye(3))
-    yield from array_cases(
-        {
-            "sparse array": (sparse, is_no_array, ("x must", "csr_array", "toarray")),
-            "sparse matrix": (scipy.sparse.coo_matrix(np.eye(3)), is_no_array, ("x must", "coo_matrix", "toarray")),
-        }
-    )
+
+        sparse = scipy.sparse.csr_array(np.eye(3))
+        yield from array_cases(
+            {
+                "sparse array": (sparse, is_no_array, ("x must", "csr_array", "toarray")),
+                "sparse matrix": (scipy.sparse.coo_matrix(np.eye(3)), is_no_array, ("x must", "coo_matrix", "toarray")),
+            }
+        )
+    with suppress(ImportError):
+        import ml_dtypes
+
+        yield from array_cases(
+            {
+                "int4": (np.zeros(4, ml_dtypes.int4), UnsupportedDType, ("x has dtype int4",)),
+                "float8_e4m3": (np.zeros(4, ml_dtypes.float8_e4m3), UnsupportedDType, ("x has dtype float8_e4m3",)),
+            }
+        )
 
 
 def torch_cases() -> Iterator[Case]:
@@ -374,7 +378,9 @@ def jax_cases() -> Iterator[Case]:
             wide = jnp.zeros(4, jnp.float64)
         yield Case("float64", lambda: atk.top_k(wide, 2), UnsupportedDType, ("x has dtype float64", "x64"))
 
-    def drop_in(name: str, error: type[BaseException], *words: str, functions: Any = None, **given: Any) -> Iterator[Case]:
+    def drop_in(
+        name: str, error: type[BaseException], *words: str, functions: Any = None, **given: Any
+    ) -> Iterator[Case]:
         for function in functions or (top_k, approx_max_k, approx_min_k):
             arguments = {"operand": x, "k": 2, **given}
             yield Case(f"{function.__name__} {name}", lambda f=function, a=arguments: f(**a), error, words, False)
@@ -396,7 +402,9 @@ def jax_cases() -> Iterator[Case]:
     yield from drop_in("recall NaN", ValueError, "recall_target = nan", functions=approximate, recall_target=NAN)
     override = {"reduction_input_size_override": 99}
     yield from drop_in("override", ValueError, "reduction_input_size_override = 99", functions=approximate, **override)
-    yield from drop_in("aggregate", ValueError, "aggregate_to_topk = False", functions=approximate, aggregate_to_topk=False)
+    yield from drop_in(
+        "aggregate", ValueError, "aggregate_to_topk = False", functions=approximate, aggregate_to_topk=False
+    )
 
 
 def cupy_cases() -> Iterator[Case]:
@@ -518,6 +526,7 @@ def dlpack_cases() -> Iterator[Case]:
             "managed": (Foreign(device_type=13), DeviceMismatch, ("x is on CUDA managed",)),
             "unknown device": (Foreign(device_type=77), DeviceMismatch, ("DLPack device type 77",)),
             "version 2": (Foreign(major=2), InvalidArgument, ("x exports DLPack 2.0", "1.x")),
+            "CUDA without CuPy or GPU": (Foreign(device_type=2, device_id=99), BackendMissing, ("x is on",)),
             "no memory": (Foreign(data=None), InvalidArgument, ("address 0x0",)),
             "misaligned": (Foreign(byte_offset=2), InvalidArgument, ("address", "4-byte")),
             "refuses": (Refuses(), InvalidArgument, ("x (Refuses)", "needs a gradient")),

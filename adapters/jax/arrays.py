@@ -21,6 +21,7 @@ from .selection import selection
 
 __all__ = ["ADAPTER"]
 
+_config: Any = jax.config  # its options are attributes made at run time
 _names: dict[Any, str] = {}
 _devices: dict[Any, Device] = {}
 
@@ -39,7 +40,7 @@ class JaxAdapter:
 
     def index_dtypes(self) -> tuple[str, ...]:
         """int64 exists with x64 only."""
-        return ("int32", "int64") if jax.config.jax_enable_x64 else ("int32",)
+        return ("int32", "int64") if _config.jax_enable_x64 else ("int32",)
 
     def facts(self, x: Any) -> Buffer:
         """Describe `x`; XLA's arrays are row-major and have an address only while XLA runs."""
@@ -51,7 +52,7 @@ class JaxAdapter:
             if name not in DTYPES:
                 raise unsupported(name)
             _names[x.dtype] = name
-        if name.endswith("64") and not jax.config.jax_enable_x64:
+        if name.endswith("64") and not _config.jax_enable_x64:
             raise UnsupportedDType(
                 f"x has dtype {name} and JAX runs without x64; allowed are narrower types, or "
                 'jax.config.update("jax_enable_x64", True)'
@@ -100,7 +101,7 @@ def _nothing(plan: Plan) -> _Call:
 
 def _default_device() -> Any:
     """Where a function that is being traced will run, as far as one can know: JAX's default device."""
-    device = jax.config.jax_default_device
+    device = _config.jax_default_device
     return device if device is not None and not isinstance(device, str) else jax.devices(device)[0]
 
 

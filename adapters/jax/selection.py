@@ -25,6 +25,7 @@ __all__ = ["selection"]
 
 _DIFFERENTIABLE = frozenset(("float16", "bfloat16", "float32", "float64"))
 
+_result: Any = jax.ShapeDtypeStruct
 _Pair = tuple[jax.Array, jax.Array]
 
 
@@ -94,11 +95,11 @@ def _call(operator: Operator, plan: Plan, runtime: Runtime, kind: str, x: jax.Ar
         execute(plan, buffers, runtime, context.stream if kind == "cuda" else 0)
 
     results = [
-        jax.ShapeDtypeStruct(r.output_shape, x.dtype),
-        jax.ShapeDtypeStruct(r.output_shape, np.dtype(r.index_dtype)),
+        _result(r.output_shape, x.dtype),
+        _result(r.output_shape, np.dtype(r.index_dtype)),
     ]
     if plan.workspace_bytes:
-        results.append(jax.ShapeDtypeStruct((plan.workspace_bytes,), np.dtype(np.uint8)))
+        results.append(_result((plan.workspace_bytes,), np.dtype(np.uint8)))
     values, indices = buffer_callback(callback, tuple(results))(x)[:2]
     return values, indices
 

@@ -68,7 +68,9 @@ def describe(x: torch.Tensor, wrapped: bool = False) -> Buffer:
     """
     if x.layout is not _STRIDED or x.is_nested:
         layout = "nested" if x.is_nested else str(x.layout).removeprefix("torch.")
-        raise InvalidType(f"x is a {layout} tensor; allowed are dense (strided) tensors: pass x.to_dense() or its parts")
+        raise InvalidType(
+            f"x is a {layout} tensor; allowed are dense (strided) tensors: pass x.to_dense() or its parts"
+        )
     if x.is_cpu:
         device = _CPU
     elif x.is_cuda and not _HIP:
@@ -84,7 +86,9 @@ def describe(x: torch.Tensor, wrapped: bool = False) -> Buffer:
         return Buffer(0, shape, row_major(shape), name, device)
     pointer = x.data_ptr()
     if not pointer and x.numel():
-        raise InvalidArgument(f"x of shape {shape} has no memory: its storage was freed; allowed are tensors with memory")
+        raise InvalidArgument(
+            f"x of shape {shape} has no memory: its storage was freed; allowed are tensors with memory"
+        )
     if pointer % x.itemsize:
         raise InvalidArgument(
             f"x starts at address {pointer:#x}; allowed are multiples of the element's {x.itemsize} bytes: "

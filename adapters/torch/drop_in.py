@@ -12,7 +12,7 @@ import torch
 from ...approx_top_k import OPERATOR as APPROXIMATE
 from ...call import call
 from ...errors import DeviceMismatch, InvalidArgument, InvalidType, UnsupportedDType
-from ...request import integer, show
+from ...request import integer
 from ...top_k import OPERATOR as EXACT
 
 __all__ = ["approx_topk", "topk"]
@@ -90,7 +90,7 @@ def approx_topk(
 
 
 def _modern_names(
-    k: int, buckets: int | None, k_per_bucket: int | None, j: int | None, k_mult: float | None
+    k: int, buckets: int | None, k_per_bucket: int | None, j: int | None, k_mult: Any
 ) -> tuple[int | None, int | None]:
     """(buckets, k_per_bucket) from either set of names, or both where they agree."""
     if j is not None:

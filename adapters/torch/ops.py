@@ -55,7 +55,8 @@ def dispatch(x: torch.Tensor, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
     return values, indices
 
 
-_library = torch.library.Library("approxtopk", "DEF")
+_registry: Any = torch.library  # untyped in places that differ between releases
+_library = _registry.Library("approxtopk", "DEF")
 _library.define(
     "select(Tensor x, str operator, int k, int axis, bool largest, bool sorted, float recall_target, int? buckets, "
     "int? k_per_bucket, bool interleaved, str index_dtype) -> (Tensor values, Tensor indices)"
@@ -71,10 +72,6 @@ def _select(x: torch.Tensor, operator: str, k: int, axis: int, *options: Any) ->
     plan = _plan(operator, facts.shape, facts.strides, facts.dtype, k, axis, options, runtime.device_info(facts.device))
     record = Operator(operator, ("x",), ("values", "indices"), None)
     return select(record, x, facts, plan, runtime)
-
-
-_library.impl("select", _select, "CPU")
-_library.impl("select", _select, "CUDA")
 
 
 @lru_cache(maxsize=1024)
@@ -107,16 +104,20 @@ def _plan(
     return plan_request(request, info)
 
 
-@torch.library.register_fake("approxtopk::select", lib=_library)
 def _fake(x: torch.Tensor, operator: str, k: int, axis: int, *options: Any) -> tuple[torch.Tensor, torch.Tensor]:
     shape = (*x.shape[:axis], k, *x.shape[axis + 1 :])
     return x.new_empty(shape), x.new_empty(shape, dtype=torch.int32 if options[-1] == "int32" else torch.int64)
 
 
-@torch.library.register_vmap("approxtopk::select", lib=_library)
 def _vmap(
     info: Any, in_dims: tuple[int | None, ...], x: torch.Tensor, operator: str, k: int, axis: int, *options: Any
 ) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[int, int]]:
     batch = in_dims[0]
     assert batch is not None  # vmap calls this only when some tensor is batched, and there is one
     return torch.ops.approxtopk.select(x.movedim(batch, 0), operator, k, axis + 1, *options), (0, 0)
+
+
+_library.impl("select", _select, "CPU")
+_library.impl("select", _select, "CUDA")
+_registry.register_fake("approxtopk::select", _fake, lib=_library)
+_registry.register_vmap("approxtopk::select", _vmap, lib=_library)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from .bound import bound, bound_of_costs, sampled, slices
@@ -14,6 +16,9 @@ __all__ = ["select_rows"]
 
 SHORT = 128
 """Rows up to this length are ranked whole."""
+
+SMALL = 2048
+"""So are blocks of up to so many elements: that takes a few calls only."""
 
 
 def select_rows(order: Order, rule: Rule, bits: Array, *, sorted: bool) -> Array:
@@ -32,7 +37,7 @@ def select_rows(order: Order, rule: Rule, bits: Array, *, sorted: bool) -> Array
         Indices of the answers.
     """
     rows, n = bits.shape
-    if not rule.buckets and n <= SHORT:
+    if not rule.buckets and (n <= SHORT or bits.size <= SMALL):
         return best_of_table(order.costs(bits), np.arange(n), rule.k, n, sorted=sorted)
     scores = order.scores(bits)
     worst = sampled(order, rule, bits)
@@ -46,19 +51,20 @@ def select_rows(order: Order, rule: Rule, bits: Array, *, sorted: bool) -> Array
     found = np.flatnonzero(order.passes(scores, limit[:, None]))
     row = found // n if rows > 1 else np.zeros(found.size, np.int64)
     counts = np.bincount(row, minlength=rows)
-    most = 4 * rule.k + 1024
+    most = 2 * rule.k + min(n // 16, 1024)
     hard = counts > most
     if sound is not None:
         hard |= ~sound
     if hard.any():
         which = np.flatnonzero(hard)
         costs = order.costs(bits[which])
-        ties = _with_few_ties(costs, worst[which] if how is None else bound_of_costs(rule, costs, how), most)
-        found = np.concatenate((found[~hard[row]], which[ties // n] * n + ties % n))
+        exact = worst[which] if how is None else bound_of_costs(rule, costs, how)
+        few = _with_few_ties(costs, exact, 2 * most if rule.buckets else rule.k)
+        found = np.concatenate((found[~hard[row]], which[few // n] * n + few % n))
         found.sort()
         row = found // n
         counts = np.bincount(row, minlength=rows)
-        hard = counts > 3 * most
+        hard = counts > 4 * most
         if hard.any():
             keep = ~hard[row]
             found, row = found[keep], row[keep]
@@ -105,10 +111,9 @@ def _with_few_ties(costs: Array, worst: Array, most: int) -> Array:
     """
     rows, n = costs.shape
     ties = np.flatnonzero(costs == worst[:, None])
-    row = ties // n
-    counts = np.bincount(row, minlength=rows)
-    place = np.arange(ties.size) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.concatenate((np.flatnonzero(costs < worst[:, None]), ties[place < most]))
+    starts = np.searchsorted(ties, np.arange(rows + 1) * n).tolist()
+    first = [ties[start : min(start + most, end)] for start, end in pairwise(starts)]
+    return np.concatenate((np.flatnonzero(costs < worst[:, None]), *first))
 
 
 def _select_row(order: Order, rule: Rule, row: Array) -> Array:

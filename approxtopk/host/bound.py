@@ -1,8 +1,9 @@
 """A cost that all of the answers do not exceed, found without looking for them.
 
-Slices, a bound that holds: the best elements of disjoint slices of a row are that many distinct elements, so the k-th best among them is no
-better than the row's k-th best. With buckets the slices must be parts of buckets, at most k_b of each: then the
-slices' best elements also survive the buckets' rule. It takes several slices per entry wanted, so it is for k that are small.
+Slices, a bound that holds: the best elements of disjoint slices of a row are that many distinct elements, so the
+k-th best among them is no better than the row's k-th best. With buckets the slices must be parts of buckets, at most
+k_b of each: then the slices' best elements also survive the buckets' rule. It takes several slices per entry wanted,
+so it is for k that are small.
 
 A sample, a bound that nearly always holds: the cost below which a little more than the right share of a sample lies.
 Whoever uses it must count the answers, and do without it where there are fewer than k.
@@ -94,14 +95,14 @@ def slice_best(better: np.ufunc, scores: Array, how: int | Array) -> Array:
 
 
 def bound(order: Order, rule: Rule, scores: Array, how: int | Array) -> Array:
-    """The k-th least cost of the best of slices; shape (rows, length) to (rows,)."""
+    """Find the k-th least cost of the best of slices; shape (rows, length) to (rows,)."""
     costs = order.costs_of_scores(slice_best(order.better, scores, how))
     kth: Array = np.partition(costs, rule.k - 1, axis=1)[:, rule.k - 1]
     return kth
 
 
 def bound_of_costs(rule: Rule, costs: Array, how: int | Array) -> Array:
-    """The same of costs, which are exact where float scores may not be."""
+    """Do the same with costs, which are exact where float scores may not be."""
     best = slice_best(np.minimum, costs, how)
     best.partition(rule.k - 1, axis=1)
     return best[:, rule.k - 1]

@@ -3,8 +3,8 @@
 A *cost* is an unsigned integer of the element's width: the best element costs least, equal elements cost the same.
 Costs decide everything. Computing them takes six passes over the data, though, so where NumPy's own comparison
 can be trusted as a *filter* (keep all that may be good enough), the elements are compared as they are: those
-views are called *scores*. Float scores are trusted only against normal numbers, infinities included: a thread with
-FTZ/DAZ set, such as JAX's callback threads, compares every subnormal as zero.
+views are called *scores*. Floats are trusted no further than holds in a thread with FTZ/DAZ set, such as JAX's
+callback threads, where every subnormal compares as zero.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ class Order:
         self.signed = np.dtype(f"i{dtype.itemsize}")
         self.sign = self.unsigned.type(1 << (dtype.bits - 1))
         self.magnitude = self.unsigned.type((1 << (dtype.bits - 1)) - 1)
+        # What takes an integer to its cost and back: signed ones lose their sign bit's meaning, large ones cost little.
+        flip = (int(self.sign) if dtype.kind == "i" else 0) ^ ((1 << dtype.bits) - 1 if largest else 0)
+        self.flip = self.unsigned.type(flip)
         self.largest_number = self.unsigned.type(dtype.largest_number)
         self.nan_cost = 0 if largest else (1 << dtype.bits) - 1
         # The type NumPy compares these elements in; half and narrower floats are compared by cost.
@@ -51,8 +54,6 @@ class Order:
             tiny = np.finfo(self.native).smallest_normal.reshape(1).view(self.unsigned)[0]
             self.subnormal = self.unsigned.type(int(tiny) - 1)
             self.zero_cost = int(self.magnitude) if largest else int(self.sign)
-            # Every subnormal, and zero, may compare like this one: the nearest normal number that is worse.
-            self.below_subnormal = self.unsigned.type(tiny | self.sign) if largest else self.unsigned.type(tiny)
         if self.native is None or not largest:
             # fmin passes over NaN, which is the worst there is; maximum takes it along.
             self.better: np.ufunc = np.fmin if self.floating else np.minimum
@@ -61,10 +62,10 @@ class Order:
 
     def costs(self, bits: Array) -> Array:
         """Costs of elements: unsigned integers, same shape, new memory."""
-        if self.kind == "u":
-            return np.invert(bits) if self.largest else bits.copy()
-        if self.kind == "i":
-            return np.bitwise_xor(bits, self.magnitude if self.largest else self.sign)
+        cost: Array
+        if self.kind != "f":
+            cost = np.bitwise_xor(bits, self.flip)
+            return cost
         # With s = -1 for negative elements and 0 for others, (bits ^ (s | sign)) - s is the value counted from
         # sign: bits + sign for those with no sign, sign - magnitude for negative ones, and both zeros meet.
         s = np.right_shift(bits.view(self.signed), self.bits - 1).view(self.unsigned)
@@ -81,15 +82,16 @@ class Order:
 
     def elements(self, costs: Array) -> Array:
         """Bits of an element of each cost; costs that only NaN has, or none, give a NaN."""
-        if self.kind == "u":
-            return np.invert(costs) if self.largest else costs.copy()
-        if self.kind == "i":
-            return np.bitwise_xor(costs, self.magnitude if self.largest else self.sign)
-        value = np.invert(costs) if self.largest else costs
-        return np.where(value < self.sign, (self.sign - value) | self.sign, value ^ self.sign)
+        bits: Array
+        if self.kind != "f":
+            bits = np.bitwise_xor(costs, self.flip)
+        else:
+            value = np.invert(costs) if self.largest else costs
+            bits = np.where(value < self.sign, (self.sign - value) | self.sign, value ^ self.sign)
+        return bits
 
     def scores(self, bits: Array) -> Array:
-        """What `better` reduces and `passes` compares: the elements themselves where NumPy can, else costs."""
+        """Give what `better` reduces and `passes` compares: the elements themselves where NumPy can, else costs."""
         return self.costs(bits) if self.native is None else bits.view(self.native)
 
     def costs_of_scores(self, scores: Array) -> Array:
@@ -125,18 +127,20 @@ class Order:
         bits = self.elements(costs)
         if not self.floating:
             return bits.view(self.native), None
-        magnitude = bits & self.magnitude
-        bits[magnitude <= self.subnormal] = self.below_subnormal
-        return bits.view(self.native), magnitude <= self.largest_number
+        # A limit that is subnormal may compare as zero; so does every subnormal then, and they all pass.
+        return bits.view(self.native), (bits & self.magnitude) <= self.largest_number
 
     def passes(self, scores: Array, limits: Array) -> Mask:
         """Where `scores` are `limits` or better (broadcast against each other), with NaN where NaN is best."""
+        mask: Mask
         if self.native is None or not self.largest:
-            return np.less_equal(scores, limits)
-        if not self.floating:
-            return np.greater_equal(scores, limits)
-        worse = np.less(scores, limits)
-        return np.logical_not(worse, out=worse)
+            mask = np.less_equal(scores, limits)
+        elif not self.floating:
+            mask = np.greater_equal(scores, limits)
+        else:
+            mask = np.less(scores, limits)
+            np.logical_not(mask, out=mask)
+        return mask
 
     def passing(self, bits: Array, cost: int) -> Mask:
         """Where elements cost at most `cost`: exactly so, whatever `cost` is."""
@@ -145,6 +149,7 @@ class Order:
             element = self.elements(np.array([worst]))
             magnitude = element[0] & self.magnitude
             if not self.subnormal < magnitude <= self.largest_number:
-                return np.less_equal(self.costs(bits), worst)
+                mask: Mask = np.less_equal(self.costs(bits), worst)
+                return mask
         limit, _ = self.limits(np.array([worst]))
         return self.passes(self.scores(bits), limit[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -33,12 +33,13 @@ class Rule:
     kept: int = 0
     interleaved: bool = True
 
-    @classmethod
-    def of(cls, n: int, k: int, buckets: int | None, kept: int | None, interleaved: bool) -> Rule:
-        """The rule a call asks for; buckets that can turn no answer away are no buckets."""
+    @staticmethod
+    @lru_cache(maxsize=256)
+    def of(n: int, k: int, buckets: int | None, kept: int | None, interleaved: bool) -> Rule:
+        """Make the rule a call asks for; buckets that can turn no answer away are no buckets."""
         if buckets is None or kept is None or kept >= k or kept >= -(-n // buckets):
-            return cls(n, k)
-        return cls(n, k, buckets, kept, interleaved)
+            return Rule(n, k)
+        return Rule(n, k, buckets, kept, interleaved)
 
     def bucket(self, index: Array) -> Array:
         """Buckets of the elements at `index`."""

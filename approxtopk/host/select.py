@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -19,13 +20,15 @@ from .stream import Stream
 
 __all__ = ["select"]
 
-BLOCK_BYTES = 1 << 19
-"""Input of one block of rows: with the masks made from it, it should stay in a core's own cache."""
+BLOCK_BYTES = 1 << 21
+"""Input of one block of rows. It should stay in the cache, yet be worth some fifty NumPy calls: measured."""
 
 ALONE = 1 << 16
 """Elements that are not worth waking another thread for."""
 
 Where = tuple[Any, ...]
+
+_order = lru_cache(maxsize=64)(Order)
 
 
 def select(
@@ -67,7 +70,7 @@ def select(
     """
     x, values, indices = (np.moveaxis(a, axis, -1) for a in (x, values, indices))
     n = x.shape[-1]
-    order = Order(dtype, largest)
+    order = _order(dtype, largest)
     rule = Rule.of(n, k, buckets, k_per_bucket, interleaved)
     if n * x.itemsize > BLOCK_BYTES:
         _long_rows(order, rule, x, values, indices)

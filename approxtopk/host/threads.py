@@ -35,7 +35,7 @@ def run(task: Callable[[T], R], items: Iterable[T], count: int) -> list[R]:
     Parameters
     ----------
     task : callable
-        Must not call `run` itself.
+        Must not call `run` for more than one item itself.
     items : iterable
         Its arguments.
     count : int

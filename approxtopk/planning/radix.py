@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..plan import Pointer
 from .draft import Draft, Pairs, power_of_two
 
@@ -19,10 +21,10 @@ def select(draft: Draft, source: Pairs | None) -> Pairs | None:
     """
     r, tuning = draft.request, draft.tuning
     length = r.n if source is None else source.per_row
-    partitions = _partitions(draft, r.rows, length)
-    if partitions > 1:
+    shape = _shape(draft, r.rows, length, _vector(draft, source, 1, True))
+    if shape.partitions > 1:
         chosen = draft.pairs(r.k) if r.sorted else None
-        _split(draft, source, 1, True, r.k, chosen, partitions, length)
+        _split(draft, source, 1, True, r.k, chosen, shape, length)
         return chosen
     if r.sorted and r.k <= tuning.tile:
         output, chosen = 2, None
@@ -30,7 +32,7 @@ def select(draft: Draft, source: Pairs | None) -> Pairs | None:
         output, chosen = 0, draft.pairs(r.k)
     else:
         output, chosen = 1, None
-    _row(draft, source, 1, True, r.k, chosen, output, length)
+    _row(draft, source, 1, True, r.k, chosen, shape, output, length)
     return chosen
 
 
@@ -44,20 +46,34 @@ def select_buckets(draft: Draft, b: int, kept: int, interleaved: bool, final: bo
     # More than a bucket's size cannot be kept.
     kept = min(kept, size)
     chosen = None if final else draft.pairs(b * kept)
-    partitions = _partitions(draft, r.rows * b, size)
-    if partitions > 1:
-        _split(draft, None, b, interleaved, kept, chosen, partitions, size)
+    shape = _shape(draft, r.rows * b, size, _vector(draft, None, b, interleaved))
+    if shape.partitions > 1:
+        _split(draft, None, b, interleaved, kept, chosen, shape, size)
     else:
-        _row(draft, None, b, interleaved, kept, chosen, int(final), size)
+        _row(draft, None, b, interleaved, kept, chosen, shape, int(final), size)
     return chosen
 
 
-def _partitions(draft: Draft, rows: int, length: int) -> int:
-    """Blocks per row; 1 where rows occupy half the device, since a split row costs a launch per digit."""
-    multiprocessors = draft.device.multiprocessors
-    if 2 * rows >= multiprocessors:
-        return 1
-    return max(1, min(-(-2 * multiprocessors // rows), length // draft.tuning.split_entries))
+class _Shape(NamedTuple):
+    """How a row is shared out: entries of one load, threads of a block, blocks of a row and entries of each."""
+
+    vector: int
+    threads: int
+    partitions: int
+    entries: int
+
+
+def _shape(draft: Draft, rows: int, length: int, vector: int) -> _Shape:
+    tuning, multiprocessors = draft.tuning, draft.device.multiprocessors
+    threads = min(tuning.row_threads, max(128, power_of_two(length // (2 * vector))))
+    # Shifted loads reach up to vector - 1 positions further.
+    positions = length + vector - 1
+    # Where rows occupy half the device one block each will do, since a split row costs a launch per digit.
+    wanted = 1 if 2 * rows >= multiprocessors else -(-2 * multiprocessors // rows)
+    wanted = max(1, min(wanted, length // tuning.split_entries))
+    entries = -(-positions // wanted)
+    entries += -entries % (threads * vector)
+    return _Shape(vector, threads, -(-positions // entries), entries)
 
 
 def _passes(draft: Draft, source: Pairs | None) -> int:
@@ -83,10 +99,6 @@ def _scratch_bytes(draft: Draft) -> int:
     return size + -size % 16
 
 
-def _threads(draft: Draft, length: int, vector: int) -> int:
-    return min(draft.tuning.row_threads, max(128, power_of_two(length // (2 * vector))))
-
-
 def _row(
     draft: Draft,
     source: Pairs | None,
@@ -94,21 +106,21 @@ def _row(
     interleaved: bool,
     k: int,
     chosen: Pairs | None,
+    shape: _Shape,
     output: int,
     length: int,
 ) -> None:
     """Add the launch with one block per row (or bucket of a row)."""
     r = draft.request
-    vector = _vector(draft, source, b, interleaved)
     shared = _scratch_bytes(draft)
     if output == 2:
         shared += power_of_two(k) * draft.entry_bytes
     draft.launch(
         "radix_row",
         "radix_row",
-        {**_defines(draft, source, vector), "OUTPUT": output},
+        {**_defines(draft, source, shape.vector), "OUTPUT": output},
         r.rows * b,
-        _threads(draft, length, vector),
+        shape.threads,
         shared,
         Pointer("x"),
         *draft.batch(),
@@ -132,32 +144,26 @@ def _split(
     interleaved: bool,
     k: int,
     chosen: Pairs | None,
-    partitions: int,
+    shape: _Shape,
     length: int,
 ) -> None:
     """Add the launches with several blocks per row (or bucket of a row)."""
     r = draft.request
     rows = r.rows * b
     passes = _passes(draft, source)
-    vector = _vector(draft, source, b, interleaved)
-    threads = _threads(draft, length, vector)
-    # Shifted loads reach up to vector - 1 positions further.
-    entries = -(-(length + vector - 1) // partitions)
-    entries += -entries % (threads * vector)
-    partitions = -(-(length + vector - 1) // entries)
     histogram_bytes = rows * passes * BINS * draft.position_bytes
     histograms = draft.scratch(histogram_bytes)
     cuts = draft.scratch(rows * passes * 6 * 8)
-    counts = draft.scratch(rows * 2 * partitions * draft.position_bytes)
+    counts = draft.scratch(rows * 2 * shape.partitions * draft.position_bytes)
     draft.zero(histograms, histogram_bytes)
     stages = [("radix_histogram", i) for i in range(passes)] + [("radix_count", 0), ("radix_scatter", 0)]
     for kernel, number in stages:
         draft.launch(
             "radix_split",
             kernel,
-            _defines(draft, source, vector),
-            rows * partitions,
-            threads,
+            _defines(draft, source, shape.vector),
+            rows * shape.partitions,
+            shape.threads,
             _scratch_bytes(draft),
             Pointer("x"),
             *draft.batch(),
@@ -166,8 +172,8 @@ def _split(
             *(draft.no_pairs() if source is None else source[:2]),
             b,
             int(interleaved),
-            partitions,
-            entries,
+            shape.partitions,
+            shape.entries,
             k,
             number,
             histograms,

@@ -60,5 +60,5 @@ def _view(buffer: Buffer, name: str) -> NDArray[Any]:
     reach = [(extent - 1) * stride for extent, stride in zip(buffer.shape, strides, strict=True)]
     low = sum(r for r in reach if r < 0)
     high = sum(r for r in reach if r > 0) + dtype.itemsize
-    memory = (ctypes.c_ubyte * (high - low)).from_address(buffer.pointer + low)
+    memory: Any = (ctypes.c_ubyte * (high - low)).from_address(buffer.pointer + low)
     return np.ndarray(buffer.shape, dtype, memory, offset=-low, strides=strides)
