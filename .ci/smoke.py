@@ -22,7 +22,7 @@ np.testing.assert_array_equal(exact.indices, best)
 np.testing.assert_array_equal(exact.values, np.take_along_axis(x, best, -1))
 found = atk.approx_top_k(x, 16, recall_target=0.9)
 np.testing.assert_array_equal(found.values, np.take_along_axis(x, found.indices, -1))
-assert np.mean([np.isin(a, b).mean() for a, b in zip(found.indices, best)]) > 0.6
+assert np.mean(found.values >= exact.values[:, -1:]) > 0.6
 
 here = atk.plan((4, 100_000), 16)
 there = atk.plan((4, 100_000), 16, device="sm_90")

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import re
-import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, files
-from pathlib import Path
 from typing import NamedTuple
 
 from approxtopk.planning.variants import Variant
 from approxtopk.runtime.source import joined, options
 
-__all__ = ["Compiled", "Loop", "Usage", "available", "compile_variant", "loops", "nvdisasm"]
+__all__ = ["Compiled", "Usage", "available", "compile_text", "compile_variant", "version"]
 
 
 class Usage(NamedTuple):
@@ -44,7 +40,7 @@ _ENTRY = re.compile(
 )
 
 
-def compile_variant(variant: Variant, architecture: str, *, kernels: Path | None = None) -> Compiled:
+def compile_variant(variant: Variant, architecture: str) -> Compiled:
     """Compile as ``CudaRuntime`` does through CuPy, with its report of resources on.
 
     Raises
@@ -125,23 +121,3 @@ def _output(library: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> bytes:
     buffer = ctypes.create_string_buffer(size.value)
     assert getattr(library, f"nvrtcGet{what}")(program, buffer) == 0
     return buffer.raw
-
-
-@lru_cache(maxsize=None)
-def nvdisasm() -> Path | None:
-    """The disassembler of the wheel ``nvidia-cuda-nvdisasm``, if it is installed."""
-    try:
-        listed = files("nvidia-cuda-nvdisasm") or []
-    except PackageNotFoundError:
-        return None
-    return next((Path(str(f.locate())) for f in listed if f.name == "nvdisasm"), None)
-
-
-class Loop(NamedTuple):
-    """The instructions of a loop, in order, without operands that are only names of registers."""
-
-    instructions: tuple[str, ...]
-
-    def count(self, pattern: str) -> int:
-        """How many instructions' text matches."""
-        return sum(bool(re.search(pattern, text)) for text in self.instructions)

@@ -1,0 +1,113 @@
+"""Machine code: disassembled by the wheel ``nvidia-cuda-nvdisasm``, and the loop that does the work found in it."""
+
+from __future__ import annotations
+
+import heapq
+import re
+import subprocess
+import tempfile
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["available", "cheapest_loop", "count", "disassemble", "half_rate"]
+
+_LINE = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(.*?)\s*;")
+_LABEL = re.compile(r"^(\.L_\w+):")
+_TARGET = re.compile(r"\bBRA\b.*`\((\.L_\w+)\)")
+#: What the pipe of compares, logic and integer sums does, at half the rate of multiply-adds (Hopper).
+_HALF_RATE = re.compile(
+    r"^(?:@!?U?P\w+ +)?(?:ISETP|FSETP|HSETP2|DSETP|V?IMNMX\w*|FMNMX\w*|HMNMX2|LOP3|PLOP3|SEL|FSEL|SHF|PRMT|LEA|IADD3|VIADD\w*|"
+    r"ISCADD|BMSK|SGXT|IABS|LOP|SHL|SHR|P2R|R2P|MOV)\b"
+)
+
+
+class Block(NamedTuple):
+    """Instructions that run one after the other, and the blocks that may come next."""
+
+    instructions: tuple[str, ...]
+    following: tuple[int, ...]
+
+
+def available() -> bool:
+    """Whether the disassembler is installed."""
+    return _nvdisasm() is not None
+
+
+def disassemble(cubin: bytes, kernel: str) -> list[Block]:
+    """The basic blocks of one entry point."""
+    tool = _nvdisasm()
+    assert tool is not None, "no disassembler: pip install nvidia-cuda-nvdisasm"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        text = subprocess.run([tool, "-c", file.name], capture_output=True, text=True, check=True).stdout
+    lines = text.split(f"\n{kernel}:\n", 1)[1].splitlines()
+    blocks: list[list[str]] = [[]]
+    labels: dict[str, int] = {}
+    for line in lines:
+        if line.lstrip().startswith(".section"):
+            break
+        if label := _LABEL.match(line):
+            if blocks[-1]:
+                blocks.append([])
+            labels[label[1]] = len(blocks) - 1
+        elif instruction := _LINE.match(line):
+            blocks[-1].append(instruction[1])
+            if re.search(r"\b(BRA|EXIT|RET)\b", instruction[1]):
+                blocks.append([])
+    return [Block(tuple(block), _following(block, at, labels, len(blocks))) for at, block in enumerate(blocks)]
+
+
+def cheapest_loop(blocks: list[Block], load: str) -> tuple[str, ...]:
+    """The shortest way round from the block with most instructions like `load` back to itself.
+
+    Of a loop that may take detours (an insertion, the ragged ends) this is the way without any.
+    """
+    start = max(range(len(blocks)), key=lambda at: count(blocks[at].instructions, load))
+    assert count(blocks[start].instructions, load), f"nothing loads by {load}"
+    best: dict[int, int] = {}
+    ways: list[tuple[int, int, tuple[int, ...]]] = [(0, start, ())]
+    while ways:
+        length, at, way = heapq.heappop(ways)
+        if at == start and way:
+            return tuple(text for block in way for text in blocks[block].instructions)
+        if at in best:
+            continue
+        if way:
+            best[at] = length
+        for after in blocks[at].following:
+            heapq.heappush(ways, (length + len(blocks[at].instructions), after, (*way, at)))
+    raise AssertionError(f"what loads by {load} is in no loop")
+
+
+def count(instructions: tuple[str, ...], pattern: str) -> int:
+    """How many instructions match."""
+    return sum(bool(re.search(pattern, text)) for text in instructions)
+
+
+def half_rate(instructions: tuple[str, ...]) -> int:
+    """How many run on the slower integer pipe."""
+    return sum(bool(_HALF_RATE.match(text)) for text in instructions)
+
+
+def _following(block: list[str], at: int, labels: dict[str, int], blocks: int) -> tuple[int, ...]:
+    last = block[-1] if block else ""
+    after = []
+    if target := _TARGET.search(last):
+        after.append(labels[target[1]])
+    # A branch under a predicate (before it, or its first operand) may fall through.
+    always = re.match(r"(BRA(\.\w+)* `|EXIT|RET)", last)
+    if not always and at + 1 < blocks:
+        after.append(at + 1)
+    return tuple(after)
+
+
+@lru_cache(maxsize=None)
+def _nvdisasm() -> Path | None:
+    try:
+        listed = files("nvidia-cuda-nvdisasm") or []
+    except PackageNotFoundError:
+        return None
+    return next((Path(str(file.locate())) for file in listed if file.name == "nvdisasm"), None)
