@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-from ..buffer import Buffer
+from ..buffer import Buffer, row_major
 from ..dtypes import DTYPES
 from ..errors import UnsupportedDType
 from ..operator import Operator
 from ..plan import Plan
 
-__all__ = ["outputs", "row_major", "unsupported"]
-
-
-@lru_cache(maxsize=4096)
-def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides, in elements, of a C-contiguous array of `shape`."""
-    strides = [1] * len(shape)
-    for i in range(len(shape) - 2, -1, -1):
-        strides[i] = strides[i + 1] * max(shape[i + 1], 1)
-    return tuple(strides)
+__all__ = ["outputs", "unsupported"]
 
 
 def outputs(operator: Operator, plan: Plan, x: Buffer, values: int, indices: int, workspace: int) -> dict[str, Buffer]:

@@ -6,14 +6,14 @@ from typing import Any
 
 import cupy
 
-from ..buffer import Buffer, Device
+from ..buffer import Buffer, Device, row_major
 from ..errors import DeviceMismatch, InvalidArgument
 from ..execute import execute
 from ..operator import Operator
 from ..plan import Plan
 from ..request import IndexDType
 from ..runtime.protocol import Runtime
-from .common import outputs, row_major
+from .common import outputs
 from .numpy import dtype_name
 
 __all__ = ["ADAPTER"]

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ..buffer import Buffer, Device
+from ..buffer import Buffer, Device, row_major
 from ..dtypes import DTYPES
 from ..errors import ApproxTopKError, BackendMissing, DeviceMismatch, InvalidArgument, InvalidType, UnsupportedDType
 from ..operator import Operator
 from ..plan import Plan
 from ..request import IndexDType
 from ..runtime.protocol import Runtime
-from .common import row_major, unsupported
+from .common import unsupported
 
 __all__ = ["ADAPTER", "Borrowed", "borrow"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..buffer import Buffer, Device
+from ..buffer import Buffer, Device, row_major
 from ..dtypes import DTYPES
 from ..errors import UnsupportedDType
 from ..execute import execute
@@ -15,7 +15,7 @@ from ..operator import Operator
 from ..plan import Plan
 from ..request import IndexDType
 from ..runtime.protocol import Runtime
-from .common import outputs, row_major, unsupported
+from .common import outputs, unsupported
 
 __all__ = ["ADAPTER", "address", "dtype_name", "scratch"]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
-__all__ = ["Buffer", "Device"]
+__all__ = ["Buffer", "Device", "row_major"]
 
 
 class Device(NamedTuple):
@@ -39,3 +40,12 @@ class Buffer(NamedTuple):
     strides: tuple[int, ...]
     dtype: str
     device: Device
+
+
+@lru_cache(maxsize=4096)
+def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides, in elements, of a C-contiguous array of `shape`."""
+    strides = [1] * len(shape)
+    for i in range(len(shape) - 2, -1, -1):
+        strides[i] = strides[i + 1] * max(shape[i + 1], 1)
+    return tuple(strides)

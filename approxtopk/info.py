@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from . import __version__
+from .buffer import Device
+from .runtime import serving
 
 __all__ = ["report"]
 
@@ -102,8 +104,8 @@ def _cupy() -> list[tuple[str, str]]:
 
 def _gpus() -> str:
     """The GPUs that approxtopk can use."""
-    from .buffer import Device
-    from .runtime import serving
+    if find_spec("cupy") is None:
+        return "unknown without CuPy"
 
     def named() -> str:
         import cupy

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from typing import Any
 
-from .buffer import Device
+from .buffer import Device, row_major
 from .call import make_plan
 from .errors import ApproxTopKError, InvalidArgument, InvalidType
 from .plan import DeviceInfo, Plan
@@ -66,7 +65,7 @@ def plan(
     ('bucketed', True)
     """
     extents = _shape(shape)
-    strides = tuple(itertools.accumulate((1, *reversed(extents[1:])), lambda a, b: a * max(b, 1)))[::-1]
+    strides = row_major(extents)
     allowed = {"axis", "mode", "sorted", "index_dtype"}
     if not isinstance(exact, bool):
         raise InvalidType(f"exact must be True or False, not {show(exact)}")

@@ -30,9 +30,7 @@ class EmulatedRuntime:
 
     def __init__(self, seed: int = 0, *, multiprocessors: int = 132, sanitize: bool = False) -> None:
         self.emulator = Emulator(seed=seed, multiprocessors=multiprocessors, sanitize=sanitize)
-        self.info = DeviceInfo(
-            "emulated GPU", self.emulator.architecture, multiprocessors, self.emulator.shared_bytes
-        )
+        self.info = DeviceInfo("emulated GPU", self.emulator.architecture, multiprocessors, self.emulator.shared_bytes)
         self.launched: list[tuple[str, Stats]] = []
 
     def device_info(self, device: Device) -> DeviceInfo:

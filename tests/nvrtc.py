@@ -6,7 +6,7 @@ import ctypes
 import re
 import time
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
 from approxtopk.planning.variants import Variant
@@ -103,7 +103,7 @@ def version() -> tuple[int, int]:
     return major.value, minor.value
 
 
-@lru_cache(maxsize=None)
+@cache
 def _library() -> ctypes.CDLL | None:
     """The library of NVIDIA's wheel, found as CuPy finds it (cuda-pathfinder comes with CuPy)."""
     try:

@@ -6,7 +6,7 @@ import heapq
 import re
 import subprocess
 import tempfile
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import NamedTuple
@@ -104,7 +104,7 @@ def _following(block: list[str], at: int, labels: dict[str, int], blocks: int) -
     return tuple(after)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _nvdisasm() -> Path | None:
     try:
         listed = files("nvidia-cuda-nvdisasm") or []

@@ -16,7 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from emulator import BuildError, Emulator, EmulatorError, Range, build, sanitizer_environment  # noqa: E402
+from emulator import BuildError, Emulator, EmulatorError, Range, build, sanitizer_environment
 
 SEEDS = range(12)
 

@@ -65,7 +65,11 @@ def test_the_callers_stream_is_used_and_nothing_waits(torch: Any) -> None:
 
 
 def test_captured_in_a_graph_and_replayed(torch: Any) -> None:
-    for call, keywords in ((atk.top_k, {}), (atk.approx_top_k, {}), (atk.approx_top_k, {"buckets": 64, "k_per_bucket": 4})):
+    for call, keywords in (
+        (atk.top_k, {}),
+        (atk.approx_top_k, {}),
+        (atk.approx_top_k, {"buckets": 64, "k_per_bucket": 4}),
+    ):
         x = torch.randn(2, 2**17, device="cuda")
         call(x, 20, **keywords)
         graph = torch.cuda.CUDAGraph()
@@ -135,7 +139,9 @@ def test_every_framework_on_the_gpu(torch: Any) -> None:
         got = atk.approx_top_k(cupy.asarray(host), 30)
         stream.synchronize()
     np.testing.assert_array_equal(got.indices.get(), want.indices)
-    assert torch.equal(atk.approx_top_k(torch.from_numpy(host).cuda(), 30).indices.cpu(), torch.from_numpy(want.indices))
+    assert torch.equal(
+        atk.approx_top_k(torch.from_numpy(host).cuda(), 30).indices.cpu(), torch.from_numpy(want.indices)
+    )
     jax = pytest.importorskip("jax")
     if jax.default_backend() != "gpu":
         pytest.skip("JAX sees no GPU")

@@ -51,7 +51,11 @@ MUTANTS = {
     "radix: one too many above the cut": ("radix_row", "cut.need <= above + mine", "cut.need < above + mine"),
     "radix: ties taken from the end": ("radix_row", "maybes < cut.need)) {", "maybes >= cut.need)) {"),
     "radix: a tile's end lost": ("radix_split", "end = source.positions;", "end = source.positions - VECTOR;"),
-    "radix: counts of earlier blocks ignored": ("radix_split", "earlier < part.partition", "earlier + 1 < part.partition"),
+    "radix: counts of earlier blocks ignored": (
+        "radix_split",
+        "earlier < part.partition",
+        "earlier + 1 < part.partition",
+    ),
     "sort: comparison reversed at one distance": ("radix_row", "(low & run) == 0", "(low & distance) == 0"),
     "order: dropped barrier after loading": (
         "order",

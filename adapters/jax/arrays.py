@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...buffer import Buffer, Device
+from ...buffer import Buffer, Device, row_major
 from ...dtypes import DTYPES
 from ...errors import DeviceMismatch, InvalidArgument, InvalidType, UnsupportedDType
 from ...operator import Operator
 from ...plan import Plan
 from ...request import IndexDType
 from ...runtime.protocol import Runtime
-from ..common import row_major, unsupported
+from ..common import unsupported
 from .selection import selection
 
 __all__ = ["ADAPTER"]

@@ -12,14 +12,14 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.experimental.buffer_callback import buffer_callback
 
-from ...buffer import Buffer, Device
+from ...buffer import Buffer, Device, row_major
 from ...errors import DeviceMismatch
 from ...execute import execute
 from ...operator import Operator
 from ...plan import Plan
 from ...planning import plan_request
 from ...runtime.protocol import Runtime
-from ..common import outputs, row_major
+from ..common import outputs
 
 __all__ = ["selection"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ...buffer import Buffer, Device
+from ...buffer import Buffer, Device, row_major
 from ...dtypes import DTYPES
 from ...errors import DeviceMismatch, InvalidArgument, InvalidType
 from ...execute import execute
@@ -14,7 +14,7 @@ from ...operator import Operator
 from ...plan import Plan
 from ...request import IndexDType
 from ...runtime.protocol import Runtime
-from ..common import outputs, row_major, unsupported
+from ..common import outputs, unsupported
 from . import ops
 
 __all__ = ["ADAPTER", "describe", "select"]

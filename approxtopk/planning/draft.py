@@ -101,9 +101,9 @@ class Draft:
         arrays: tuple[Argument, ...] = (Pointer("values"), Pointer("indices")) if final else (0, 0)
         return (*arrays, int(r.index_dtype == "int64"), r.k, r.inner, *self._coding())
 
-    def no_pairs(self) -> tuple[Argument, ...]:
-        """The kernels' ``Pairs``, null."""
-        return (0, 0)
+    def where(self, pairs: Pairs | None) -> tuple[Argument, ...]:
+        """The kernels' ``Pairs``, null without any."""
+        return (0, 0) if pairs is None else (pairs.keys, pairs.positions)
 
     def threads_to_fill(self) -> int:
         """Threads that fill the device."""

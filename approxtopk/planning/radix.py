@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..plan import Pointer
+from ..plan import Argument, Pointer
 from .draft import Draft, Pairs, power_of_two
 
 __all__ = ["select", "select_buckets"]
@@ -24,7 +24,7 @@ def select(draft: Draft, source: Pairs | None) -> Pairs | None:
     shape = _shape(draft, r.rows, length, _vector(draft, source, 1, True))
     if shape.partitions > 1:
         chosen = draft.pairs(r.k) if r.sorted else None
-        _split(draft, source, 1, True, r.k, chosen, shape, length)
+        _split(draft, source, 1, True, r.k, chosen, shape)
         return chosen
     if r.sorted and r.k <= tuning.tile:
         output, chosen = 2, None
@@ -32,7 +32,7 @@ def select(draft: Draft, source: Pairs | None) -> Pairs | None:
         output, chosen = 0, draft.pairs(r.k)
     else:
         output, chosen = 1, None
-    _row(draft, source, 1, True, r.k, chosen, shape, output, length)
+    _row(draft, source, 1, True, r.k, chosen, shape, output)
     return chosen
 
 
@@ -48,9 +48,9 @@ def select_buckets(draft: Draft, b: int, kept: int, interleaved: bool, final: bo
     chosen = None if final else draft.pairs(b * kept)
     shape = _shape(draft, r.rows * b, size, _vector(draft, None, b, interleaved))
     if shape.partitions > 1:
-        _split(draft, None, b, interleaved, kept, chosen, shape, size)
+        _split(draft, None, b, interleaved, kept, chosen, shape)
     else:
-        _row(draft, None, b, interleaved, kept, chosen, shape, int(final), size)
+        _row(draft, None, b, interleaved, kept, chosen, shape, int(final))
     return chosen
 
 
@@ -93,6 +93,13 @@ def _defines(draft: Draft, source: Pairs | None, vector: int) -> dict[str, int]:
     return {**element, "PAIRS": int(source is not None), "VECTOR": vector}
 
 
+def _entries(draft: Draft, source: Pairs | None, b: int, interleaved: bool) -> tuple[Argument, ...]:
+    """What both kernels are told first: the rows of x, or the candidates, and the buckets they are cut to."""
+    length = draft.request.n if source is None else source.per_row
+    rows = (Pointer("x"), *draft.batch(), length, draft.layout.axis_stride)
+    return (*rows, *draft.where(source), b, int(interleaved))
+
+
 def _scratch_bytes(draft: Draft) -> int:
     """Size of the kernels' ``Scratch``."""
     size = BINS * draft.position_bytes + 32 * 8 + 3 * 8
@@ -108,7 +115,6 @@ def _row(
     chosen: Pairs | None,
     shape: _Shape,
     output: int,
-    length: int,
 ) -> None:
     """Add the launch with one block per row (or bucket of a row)."""
     r = draft.request
@@ -122,16 +128,10 @@ def _row(
         r.rows * b,
         shape.threads,
         shared,
-        Pointer("x"),
-        *draft.batch(),
-        r.n if source is None else length,
-        draft.layout.axis_stride,
-        *(draft.no_pairs() if source is None else source[:2]),
-        b,
-        int(interleaved),
+        *_entries(draft, source, b, interleaved),
         k,
         *draft.result(final=output > 0),
-        *(draft.no_pairs() if chosen is None else chosen[:2]),
+        *draft.where(chosen),
     )
     if source is None:
         draft.bytes_read += (_passes(draft, source) + 1) * r.rows * r.n * r.dtype.itemsize
@@ -145,7 +145,6 @@ def _split(
     k: int,
     chosen: Pairs | None,
     shape: _Shape,
-    length: int,
 ) -> None:
     """Add the launches with several blocks per row (or bucket of a row)."""
     r = draft.request
@@ -165,13 +164,7 @@ def _split(
             rows * shape.partitions,
             shape.threads,
             _scratch_bytes(draft),
-            Pointer("x"),
-            *draft.batch(),
-            r.n if source is None else length,
-            draft.layout.axis_stride,
-            *(draft.no_pairs() if source is None else source[:2]),
-            b,
-            int(interleaved),
+            *_entries(draft, source, b, interleaved),
             shape.partitions,
             shape.entries,
             k,
@@ -180,7 +173,7 @@ def _split(
             cuts,
             counts,
             *draft.result(final=chosen is None),
-            *(draft.no_pairs() if chosen is None else chosen[:2]),
+            *draft.where(chosen),
         )
     if source is None:
         draft.bytes_read += (passes + 2) * r.rows * r.n * r.dtype.itemsize

@@ -8,7 +8,7 @@ neighbours, queue lengths, long and short buckets, what is done with the result.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 from ..dtypes import DTYPES
@@ -56,7 +56,7 @@ class Variant(NamedTuple):
         return " ".join((self.source, *(f"{name}={value}" for name, value in self.defines)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def variants(architecture: str = "sm_90") -> tuple[Variant, ...]:
     """List the variants for the reference GPU of `architecture`, in a fixed order."""
     device = REFERENCES[architecture]

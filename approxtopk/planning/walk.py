@@ -47,7 +47,7 @@ def walk(draft: Draft, b: int, kept: int, final: bool) -> Pairs | None:
         -(-groups // lane_threads) * partitions,
         tuning.threads,
         shared,
-        _x(),
+        Pointer("x"),
         *_output(draft, candidates, partitions, kept),
         *draft.batch(),
         r.n,
@@ -66,9 +66,7 @@ def walk(draft: Draft, b: int, kept: int, final: bool) -> Pairs | None:
     return _merge(draft, candidates, b, kept, keep, partitions, final)
 
 
-def _merge(
-    draft: Draft, candidates: Pairs, b: int, kept: int, keep: int, partitions: int, final: bool
-) -> Pairs | None:
+def _merge(draft: Draft, candidates: Pairs, b: int, kept: int, keep: int, partitions: int, final: bool) -> Pairs | None:
     """Add the merge of a walk's partitions under the k_b cap."""
     r, tuning = draft.request, draft.tuning
     lanes = r.rows * b
@@ -84,10 +82,9 @@ def _merge(
         -(-lanes // lane_threads),
         tuning.threads,
         step_threads // 2 * lane_threads * keep * draft.entry_bytes,
-        candidates.keys,
-        candidates.positions,
+        *draft.where(candidates),
         per_bucket,
-        _x(),
+        Pointer("x"),
         *_output(draft, merged, 1, kept),
         *draft.batch(),
         draft.layout.axis_stride,
@@ -124,11 +121,6 @@ def _split(draft: Draft, groups: int, steps: int, vector: int, adjacent: bool) -
     return step_threads, max(1, min(-(-wanted // step_threads), worthwhile))
 
 
-def _x() -> Pointer:
-    return Pointer("x")
-
-
 def _output(draft: Draft, pairs: Pairs | None, partitions: int, kept: int) -> tuple[Argument, ...]:
     """The kernels' ``Output``: the result, or candidates in the workspace."""
-    where = draft.no_pairs() if pairs is None else (pairs.keys, pairs.positions)
-    return (*draft.result(final=pairs is None), *where, partitions, kept)
+    return (*draft.result(final=pairs is None), *draft.where(pairs), partitions, kept)

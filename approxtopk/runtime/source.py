@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 
 from ..buffer import Buffer
@@ -22,7 +22,7 @@ _MASK = (1 << 64) - 1
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
 
 
-@lru_cache(maxsize=None)
+@cache
 def joined(name: str) -> str:
     """The text of ``kernels/<name>.cu``, every included file in it once."""
     seen: set[str] = set()
