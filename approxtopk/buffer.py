@@ -12,7 +12,7 @@ class Device(NamedTuple):
     """Where memory lives: ``Device("cpu", 0)`` or ``Device("cuda", 1)``."""
 
     kind: Literal["cpu", "cuda"]
-    index: int = 0
+    index: int = 0  # type: ignore[assignment]  # tuple.index gives way to the name every framework uses
 
     def __str__(self) -> str:
         return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"

@@ -204,7 +204,7 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _recall(name: str, value: Any) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise InvalidType(f"{name} must be a real number in (0, 1], not {show(value)}")
     try:
         target = float(value)

@@ -74,3 +74,19 @@ __device__ __forceinline__ Pack<T, N> load_pack(const T* address) {
     else data.u1 = load(reinterpret_cast<const u8*>(address));
     return data.pack;
 }
+
+#ifndef APPROXTOPK_EMULATED
+// Comparisons that hold when an operand is NaN. CuPy compiles with -ftz=true, under which C++'s would take
+// subnormals for zero; without the .ftz suffix these do not.
+__device__ __forceinline__ bool not_less(float a, float b) {
+    int result;
+    asm("{ .reg .pred p; setp.geu.f32 p, %1, %2; selp.s32 %0, 1, 0, p; }" : "=r"(result) : "f"(a), "f"(b));
+    return result;
+}
+
+__device__ __forceinline__ bool not_greater(float a, float b) {
+    int result;
+    asm("{ .reg .pred p; setp.leu.f32 p, %1, %2; selp.s32 %0, 1, 0, p; }" : "=r"(result) : "f"(a), "f"(b));
+    return result;
+}
+#endif

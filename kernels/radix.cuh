@@ -136,19 +136,30 @@ struct __align__(16) Scratch {
     u64 digit, above, inside;
 };
 
-// Counts, in shared memory, the digits of the entries in [begin, end) that have the cut's leading bits.
-__device__ __forceinline__ void count_digits(const Source& source, u64 begin, u64 end, const Cut& cut, int pass,
-                                             Scratch& scratch) {
-    const Digit digit(pass);
+// Empties the histogram.
+__device__ __forceinline__ void clear_digits(Scratch& scratch) {
     for (u32 bin = threadIdx.x; bin < BINS; bin += blockDim.x) scratch.histogram[bin] = 0;
     __syncthreads();
+}
+
+// Counts the digits of the entries from `position` on, as read, that have the cut's leading bits.
+__device__ __forceinline__ void count_digits(const Source& source, u64 position, const Key (&key)[VECTOR], u32 there,
+                                             const Cut& cut, const Digit& digit, Scratch& scratch) {
+#pragma unroll
+    for (int v = 0; v < VECTOR; ++v)
+        if (there >> v & 1 && cut.side(key[v], source, position + v) == 0)
+            atomicAdd(&scratch.histogram[digit(key[v], source, position + v)], Count(1));
+}
+
+// The histogram of the entries in [begin, end) that have the cut's leading bits.
+__device__ __forceinline__ void count_all_digits(const Source& source, u64 begin, u64 end, const Cut& cut, int pass,
+                                                 Scratch& scratch) {
+    const Digit digit(pass);
+    clear_digits(scratch);
     for (u64 position = begin + u64(threadIdx.x) * VECTOR; position < end; position += u64(blockDim.x) * VECTOR) {
         Key key[VECTOR];
         const u32 there = source.read(position, key);
-#pragma unroll
-        for (int v = 0; v < VECTOR; ++v)
-            if (there >> v & 1 && cut.side(key[v], source, position + v) == 0)
-                atomicAdd(&scratch.histogram[digit(key[v], source, position + v)], Count(1));
+        count_digits(source, position, key, there, cut, digit, scratch);
     }
     __syncthreads();
 }
@@ -183,6 +194,15 @@ __device__ __forceinline__ Cut narrow(Cut cut, int pass, Scratch& scratch) {
     return cut;
 }
 
+// What is known of the answer after as many passes over the row as it takes.
+__device__ __forceinline__ Cut select_cut(const Source& source, Cut cut, Scratch& scratch) {
+    for (int pass = 0; pass < PASSES && !cut.done; ++pass) {
+        count_all_digits(source, 0, source.positions, cut, pass, scratch);
+        cut = narrow(cut, pass, scratch);
+    }
+    return cut;
+}
+
 // How many entries stand before a place: those surely in the answer, and those with the cut's leading bits.
 struct Before {
     u64 sure, maybe;
@@ -203,10 +223,11 @@ __device__ __forceinline__ void take_sides(const Source& source, u64 position, c
 }
 
 // Calls put(slot, entry) for the answer's entries in [begin, end), in order of position: slot 0 for the
-// first, and so on. Of the entries with the cut's leading bits, the first `need` are in the answer.
+// first, and so on, until `k` of them are found. Of the entries with the cut's leading bits, the first `need` are
+// in the answer.
 template <class Put>
 __device__ __forceinline__ void select_entries(const Source& source, u64 begin, u64 end, const Cut& cut, Before before,
-                                               Scratch& scratch, Put put) {
+                                               u64 k, Scratch& scratch, Put put) {
     const u64 tile = u64(blockDim.x) * VECTOR;
     for (u64 start = begin; start < end; start += tile) {
         const u64 position = start + u64(threadIdx.x) * VECTOR;
@@ -235,5 +256,6 @@ __device__ __forceinline__ void select_entries(const Source& source, u64 begin, 
         }
         before.sure += total & 0xFFFF;
         before.maybe += total >> 16;
+        if (before.sure + (before.maybe < cut.need ? before.maybe : cut.need) >= k) return;
     }
 }

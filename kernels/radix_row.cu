@@ -38,10 +38,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) radix_row(const __grid_cons
 
     Cut cut = Cut::whole(k);
     cut.done = k == length;
-    for (int pass = 0; pass < PASSES && !cut.done; ++pass) {
-        count_digits(source, 0, source.positions, cut, pass, scratch);
-        cut = narrow(cut, pass, scratch);
-    }
+    cut = select_cut(source, cut, scratch);
 
 #if OUTPUT == 2
     Entry* sorted = reinterpret_cast<Entry*>(dynamic_shared() + sizeof(Scratch));
@@ -57,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) radix_row(const __grid_cons
     for (u64 slot = k + threadIdx.x; slot < u64(p.k); slot += blockDim.x) store_pair(p.pairs, base + slot, EMPTY);
     auto put = [&](u64 slot, const Entry& entry) { store_pair(p.pairs, base + slot, entry); };
 #endif
-    select_entries(source, 0, source.positions, cut, Before{0, 0}, scratch, put);
+    select_entries(source, 0, source.positions, cut, Before{0, 0}, k, scratch, put);
 
 #if OUTPUT == 2
     __syncthreads();

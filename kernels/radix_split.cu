@@ -84,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) radix_histogram(const __gri
     const int pass = int(p.pass);
     const Cut cut = known(p, part, pass, scratch);
     if (cut.done) return;
-    count_digits(part.source, part.begin, part.end, cut, pass, scratch);
+    count_all_digits(part.source, part.begin, part.end, cut, pass, scratch);
     Count* histogram = p.histograms + (part.cut_row * PASSES + u64(pass)) * BINS;
     for (u32 bin = threadIdx.x; bin < BINS; bin += blockDim.x)
         if (scratch.histogram[bin]) add_global(histogram + bin, scratch.histogram[bin]);
@@ -132,7 +132,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) radix_scatter(const __grid_
     if (!p.result.values && part.partition == 0)
         for (u64 slot = part.k + threadIdx.x; slot < u64(p.k); slot += blockDim.x)
             store_pair(p.pairs, base + slot, EMPTY);
-    select_entries(part.source, part.begin, part.end, cut, before, scratch, [&](u64 slot, const Entry& entry) {
+    select_entries(part.source, part.begin, part.end, cut, before, part.k, scratch, [&](u64 slot, const Entry& entry) {
         if (p.result.values)
             emit(p.result, part.row, part.bucket * u64(p.k) + slot, entry, part.row_x, p.axis_stride);
         else store_pair(p.pairs, base + slot, entry);

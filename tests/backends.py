@@ -104,10 +104,10 @@ BACKENDS = [
 
 
 @contextmanager
-def backend_named(name: str, seed: int = 0) -> Iterator[Backend]:
+def backend_named(name: str, seed: int = 0, **options: int) -> Iterator[Backend]:
     """The machine of that name."""
     if name == "emulated":
-        with emulated(seed) as runtime:
+        with emulated(seed, **options) as runtime:
             yield Backend(name, runtime)
     else:
         yield Backend(name)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ..plan import Argument, Pointer
 from .draft import Draft, Pairs, power_of_two
 
-__all__ = ["select", "select_buckets"]
+__all__ = ["neighbours", "scratch_bytes", "select", "select_buckets"]
 
 #: Bits a pass looks at, as in kernels/radix.cuh.
 DIGIT = 11
@@ -82,10 +82,14 @@ def _passes(draft: Draft, source: Pairs | None) -> int:
     return keys if source is None else keys - (-draft.position_bytes * 8 // DIGIT)
 
 
+def neighbours(draft: Draft) -> int:
+    """Entries of a row that one load of 16 bytes brings, where they are neighbours in memory; else 1."""
+    return 16 // draft.request.dtype.itemsize if draft.layout.axis_stride == 1 else 1
+
+
 def _vector(draft: Draft, source: Pairs | None, b: int, interleaved: bool) -> int:
-    """Entries one load brings: 16 bytes of neighbours, or one."""
-    neighbours = source is None and draft.layout.axis_stride == 1 and (b == 1 or not interleaved)
-    return 16 // draft.request.dtype.itemsize if neighbours else 1
+    """Entries one load brings."""
+    return neighbours(draft) if source is None and (b == 1 or not interleaved) else 1
 
 
 def _defines(draft: Draft, source: Pairs | None, vector: int) -> dict[str, int]:
@@ -100,7 +104,7 @@ def _entries(draft: Draft, source: Pairs | None, b: int, interleaved: bool) -> t
     return (*rows, *draft.where(source), b, int(interleaved))
 
 
-def _scratch_bytes(draft: Draft) -> int:
+def scratch_bytes(draft: Draft) -> int:
     """Size of the kernels' ``Scratch``."""
     size = BINS * draft.position_bytes + 32 * 8 + 3 * 8
     return size + -size % 16
@@ -118,7 +122,7 @@ def _row(
 ) -> None:
     """Add the launch with one block per row (or bucket of a row)."""
     r = draft.request
-    shared = _scratch_bytes(draft)
+    shared = scratch_bytes(draft)
     if output == 2:
         shared += power_of_two(k) * draft.entry_bytes
     draft.launch(
@@ -163,7 +167,7 @@ def _split(
             _defines(draft, source, shape.vector),
             rows * shape.partitions,
             shape.threads,
-            _scratch_bytes(draft),
+            scratch_bytes(draft),
             *_entries(draft, source, b, interleaved),
             shape.partitions,
             shape.entries,

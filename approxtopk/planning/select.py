@@ -7,7 +7,7 @@ import math
 from ..errors import InvalidArgument
 from ..plan import DeviceInfo, HostCall, Plan
 from ..request import Request
-from . import order, radix, tuning, walk
+from . import filter, order, radix, tuning, walk
 from .choose import EXACT, Choice, choose
 from .draft import Draft
 
@@ -52,6 +52,8 @@ def _map(draft: Draft, choice: Choice) -> None:
             source = radix.select_buckets(draft, b, kept, r.interleaved, final)
         if final:
             return
+    if source is None and filter.filter_rows(draft):
+        return
     chosen = radix.select(draft, source)
     if chosen is not None:
         order.order(draft, chosen, spare=source)
