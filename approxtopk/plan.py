@@ -50,9 +50,7 @@ class Launch:
     Attributes
     ----------
     kernel : str
-        Name of the entry point; its source is ``kernels/<source>.cu``.
-    source : str
-        The source file's stem.
+        Name of the entry point, and of its source ``kernels/<kernel>.cu``.
     defines : tuple of (str, int)
         The ``-D`` macros that pick the variant, sorted by name.
     grid, block : int
@@ -64,7 +62,6 @@ class Launch:
     """
 
     kernel: str
-    source: str
     defines: tuple[tuple[str, int], ...]
     grid: int
     block: int

@@ -53,6 +53,14 @@ __device__ __forceinline__ void add_global(T* address, T value) {
 template <class T, int N>
 struct __align__(sizeof(T) * N) Pack {
     T item[N];
+
+    // The first element; the others move up. For loops that are not unrolled, where an index would be no constant.
+    __device__ __forceinline__ T pop() {
+        const T first = item[0];
+#pragma unroll
+        for (int i = 0; i + 1 < N; ++i) item[i] = item[i + 1];
+        return first;
+    }
 };
 
 template <class T, int N>

@@ -142,24 +142,18 @@ __device__ __forceinline__ void clear_digits(Scratch& scratch) {
     __syncthreads();
 }
 
-// Counts the digits of the entries from `position` on, as read, that have the cut's leading bits.
-__device__ __forceinline__ void count_digits(const Source& source, u64 position, const Key (&key)[VECTOR], u32 there,
-                                             const Cut& cut, const Digit& digit, Scratch& scratch) {
-#pragma unroll
-    for (int v = 0; v < VECTOR; ++v)
-        if (there >> v & 1 && cut.side(key[v], source, position + v) == 0)
-            atomicAdd(&scratch.histogram[digit(key[v], source, position + v)], Count(1));
-}
-
-// The histogram of the entries in [begin, end) that have the cut's leading bits.
-__device__ __forceinline__ void count_all_digits(const Source& source, u64 begin, u64 end, const Cut& cut, int pass,
-                                                 Scratch& scratch) {
+// Counts, in shared memory, the digits of the entries in [begin, end) that have the cut's leading bits.
+__device__ __forceinline__ void count_digits(const Source& source, u64 begin, u64 end, const Cut& cut, int pass,
+                                             Scratch& scratch) {
     const Digit digit(pass);
     clear_digits(scratch);
     for (u64 position = begin + u64(threadIdx.x) * VECTOR; position < end; position += u64(blockDim.x) * VECTOR) {
         Key key[VECTOR];
         const u32 there = source.read(position, key);
-        count_digits(source, position, key, there, cut, digit, scratch);
+#pragma unroll
+        for (int v = 0; v < VECTOR; ++v)
+            if (there >> v & 1 && cut.side(key[v], source, position + v) == 0)
+                atomicAdd(&scratch.histogram[digit(key[v], source, position + v)], Count(1));
     }
     __syncthreads();
 }
@@ -197,7 +191,7 @@ __device__ __forceinline__ Cut narrow(Cut cut, int pass, Scratch& scratch) {
 // What is known of the answer after as many passes over the row as it takes.
 __device__ __forceinline__ Cut select_cut(const Source& source, Cut cut, Scratch& scratch) {
     for (int pass = 0; pass < PASSES && !cut.done; ++pass) {
-        count_all_digits(source, 0, source.positions, cut, pass, scratch);
+        count_digits(source, 0, source.positions, cut, pass, scratch);
         cut = narrow(cut, pass, scratch);
     }
     return cut;

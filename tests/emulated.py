@@ -57,7 +57,7 @@ class EmulatedRuntime:
         self.launched.append((step.kernel, stats))
 
     def _kernel(self, launch: Launch) -> Kernel:
-        return self.emulator.compile(joined(launch.source), launch.defines, launch.kernel)
+        return self.emulator.compile(joined(launch.kernel), launch.defines, launch.kernel)
 
 
 @contextmanager

@@ -69,7 +69,6 @@ class Draft:
 
     def launch(
         self,
-        source: str,
         kernel: str,
         defines: dict[str, int],
         grid: int,
@@ -80,7 +79,7 @@ class Draft:
         """Add a kernel; the defines that all share are filled in."""
         shared = {"BITS": self.request.dtype.bits, "WIDE": self.wide, "BATCH_DIMS": self.batch_dims}
         variant = tuple(sorted({**shared, **defines}.items()))
-        self.steps.append(Launch(kernel, source, variant, grid, block, shared_bytes, arguments))
+        self.steps.append(Launch(kernel, variant, grid, block, shared_bytes, arguments))
 
     def element(self) -> dict[str, int]:
         """The defines of kernels that make keys from x."""

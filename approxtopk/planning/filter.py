@@ -18,15 +18,14 @@ MISS = 1e-7
 SHARE = 1 / 64
 SPLIT_SHARE = 1 / 4
 SMALL_SAMPLE = 1024
-#: Loads of a thread that make up its part of the sample, as compiled.
-SAMPLE_LOADS = (4, 2, 1)
+#: Fewer leave too many survivors; more save none.
+LEAST_SAMPLE, MOST_SAMPLE = 512, 32768
 
 
 class _Sample(NamedTuple):
-    """`loads` of each of `threads` threads; the threshold's rank among them and room for its survivors."""
+    """`loads` spread over the row, the threshold's rank among their entries, and room for its survivors."""
 
     loads: int
-    threads: int
     rank: int
     capacity: int
 
@@ -38,17 +37,18 @@ def filter_rows(draft: Draft) -> bool:
         return False
     vector = neighbours(draft)
     multiprocessors = draft.device.multiprocessors
-    wanted = 1 if 2 * r.rows >= multiprocessors else -(-2 * multiprocessors // r.rows)
+    wanted = 1 if 2 * r.rows >= multiprocessors else -(-multiprocessors // r.rows)
     wanted = max(1, min(wanted, r.n // (SMALL_SAMPLE * 4)))
-    share = SHARE if wanted == 1 else SPLIT_SHARE / wanted
+    share = SHARE if wanted == 1 else max(SHARE / 8, SPLIT_SHARE / wanted)
     sample = _sample(draft, vector, share)
     if sample is None:
         return False
     # Shifted loads reach up to vector - 1 positions further.
     entries = -(-(r.n + vector - 1) // wanted)
-    entries += -entries % (sample.threads * vector)
+    threads = min(tuning.row_threads, max(128, power_of_two(entries // (8 * vector))))
+    entries += -entries % (threads * vector)
     partitions = -(-(r.n + vector - 1) // entries)
-    shared = scratch_bytes(draft) + 16 + power_of_two(sample.capacity) * draft.entry_bytes
+    shared = _shared_bytes(draft, sample.loads * vector, sample.capacity)
     survivors = None
     counts: Argument = 0
     thresholds: Argument = 0
@@ -62,17 +62,17 @@ def filter_rows(draft: Draft) -> bool:
     unroll = max(2, tuning.bytes_in_flight // (vector * r.dtype.itemsize))
     for kernel, grid in kernels:
         draft.launch(
-            "filter",
             kernel,
-            {**draft.element(), "PAIRS": 0, "VECTOR": vector, "SAMPLE": sample.loads, "UNROLL": min(unroll, 8)},
+            {**draft.element(), "PAIRS": 0, "VECTOR": vector, "UNROLL": min(unroll, 8)},
             grid,
-            sample.threads,
+            threads,
             shared,
             Pointer("x"),
             *draft.batch(),
             r.n,
             draft.layout.axis_stride,
             r.k,
+            sample.loads,
             sample.rank,
             sample.capacity,
             partitions,
@@ -82,24 +82,28 @@ def filter_rows(draft: Draft) -> bool:
             thresholds,
             *draft.result(final=True),
         )
-    sampled = partitions * sample.threads * sample.loads * vector
+    sampled = partitions * sample.loads * vector
     draft.bytes_read += r.rows * (r.n + sampled) * r.dtype.itemsize
     return True
 
 
 def _sample(draft: Draft, vector: int, share: float) -> _Sample | None:
-    """The largest sample within `share` of the row whose survivors a block can keep, if there is one."""
+    """A sample of about `share` of the row, or a few times more if a block cannot keep its survivors otherwise."""
     r = draft.request
-    for loads in SAMPLE_LOADS:
-        for threads in (512, 256, 128):
-            size = loads * threads * vector
-            if threads > draft.tuning.row_threads or size > max(share * r.n, min(SMALL_SAMPLE, r.n / 8)):
-                continue
-            rank, capacity = threshold_rank(r.n, r.k, size)
-            shared = scratch_bytes(draft) + 16 + power_of_two(capacity) * draft.entry_bytes
-            if r.k <= capacity <= r.n // 4 and shared <= draft.device.shared_bytes:
-                return _Sample(loads, threads, rank, capacity)
+    size = int(min(MOST_SAMPLE, max(share * r.n, min(SMALL_SAMPLE, r.n / 8))))
+    for loads in (size // vector, 2 * size // vector, 4 * size // vector):
+        if not LEAST_SAMPLE <= loads * vector <= MOST_SAMPLE:
+            continue
+        rank, capacity = threshold_rank(r.n, r.k, loads * vector)
+        fits = _shared_bytes(draft, loads * vector, capacity) <= draft.device.shared_bytes
+        if r.k <= capacity <= r.n // 4 and fits:
+            return _Sample(loads, rank, capacity)
     return None
+
+
+def _shared_bytes(draft: Draft, sample: int, capacity: int) -> int:
+    """Size of the kernels' ``Filter`` and what follows it: the sample, then the survivors."""
+    return scratch_bytes(draft) + 16 + max(sample * draft.key_bytes, power_of_two(capacity) * draft.entry_bytes)
 
 
 @lru_cache(maxsize=4096)

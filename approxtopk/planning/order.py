@@ -33,7 +33,6 @@ def _launch(draft: Draft, kernel: str, source: Pairs, to: Pairs | None, tile: in
     tiles = -(-r.k // tile)
     merging = run > 0
     draft.launch(
-        "order",
         kernel,
         {},
         r.rows * tiles,

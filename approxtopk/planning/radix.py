@@ -127,7 +127,6 @@ def _row(
         shared += power_of_two(k) * draft.entry_bytes
     draft.launch(
         "radix_row",
-        "radix_row",
         {**_defines(draft, source, shape.vector), "OUTPUT": output},
         r.rows * b,
         shape.threads,
@@ -162,7 +161,6 @@ def _split(
     stages = [("radix_histogram", i) for i in range(passes)] + [("radix_count", 0), ("radix_scatter", 0)]
     for kernel, number in stages:
         draft.launch(
-            "radix_split",
             kernel,
             _defines(draft, source, shape.vector),
             rows * shape.partitions,

@@ -1,6 +1,6 @@
 """Every kernel variant that the planner can choose, found by planning a grid of requests.
 
-A variant is a source and its macros. Whatever decides a macro in the planner is an axis of the grid here:
+A variant is a kernel and its macros. Whatever decides a macro in the planner is an axis of the grid here:
 element type and mode, positions of 32 or 64 bits, few or many batch dimensions, few or many rows, loads of
 neighbours, queue lengths, long and short buckets, what is done with the result.
 """
@@ -20,12 +20,12 @@ from .walk import KEEP
 
 __all__ = ["Variant", "covering", "variants"]
 
-#: Lengths whose positions take 32 and 64 bits, both long enough for a walk of more steps than a packed entry counts.
-_LENGTHS = (2**30, 2**33)
+#: Rows too short to filter, and some that are filtered.
+_SHORT = (2**10, 2**16)
+#: Rows whose positions take 32 and 64 bits, long enough for a walk of more steps than a packed entry counts.
+_LONG = (2**30, 2**33)
 #: Too few to fill a GPU, and enough.
 _ROWS = (2, 2**16)
-#: Fewer entries than one block sorts, and more.
-_K = (1, 5000)
 #: Long and short buckets, as many as 1, 2, 4, 8 and 16 neighbouring lanes divide and no more.
 _BUCKETS = tuple(base + lanes for base in (0, 2**20) for lanes in (1, 2, 4, 8, 16))
 
@@ -35,16 +35,13 @@ class Variant(NamedTuple):
 
     Attributes
     ----------
-    source : str
-        The source file's stem, as in a Launch.
-    kernels : tuple of str
-        The entry points that plans call.
+    kernel : str
+        The entry point and its source, as in a Launch.
     defines : tuple of (str, int)
         The macros, sorted by name.
     """
 
-    source: str
-    kernels: tuple[str, ...]
+    kernel: str
     defines: tuple[tuple[str, int], ...]
 
     @property
@@ -53,24 +50,21 @@ class Variant(NamedTuple):
         return ("WIDE", 0) in self.defines and ("BATCH_DIMS", 2) in self.defines
 
     def __str__(self) -> str:
-        return " ".join((self.source, *(f"{name}={value}" for name, value in self.defines)))
+        return " ".join((self.kernel, *(f"{name}={value}" for name, value in self.defines)))
 
 
 @cache
 def variants(architecture: str = "sm_90") -> tuple[Variant, ...]:
     """List the variants for the reference GPU of `architecture`, in a fixed order."""
     device = REFERENCES[architecture]
-    kernels: dict[tuple[str, tuple[tuple[str, int], ...]], set[str]] = {}
-    for request in _requests():
-        for step in plan_select(request, device).steps:
-            if isinstance(step, Launch):
-                kernels.setdefault((step.source, step.defines), set()).add(step.kernel)
-    return tuple(Variant(source, tuple(sorted(names)), defines) for (source, defines), names in sorted(kernels.items()))
+    plans = (plan_select(request, device) for request in _requests())
+    launches = (step for plan in plans for step in plan.steps if isinstance(step, Launch))
+    return tuple(sorted({Variant(launch.kernel, launch.defines) for launch in launches}))
 
 
 def covering(all_variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
-    """A small subset in which every source meets every value of each of its macros."""
-    facts = {variant: {(variant.source, define) for define in variant.defines} for variant in all_variants}
+    """A small subset in which every kernel meets every value of each of its macros."""
+    facts = {variant: {(variant.kernel, define) for define in variant.defines} for variant in all_variants}
     missing = set().union(*facts.values())
     chosen: list[Variant] = []
     while missing:
@@ -84,7 +78,7 @@ def _requests() -> Iterator[Request]:
     for dtype in DTYPES.values():
         # Integers are turned around at run time.
         for mode in ("largest", "smallest") if dtype.kind == "f" else ("largest",):
-            for n in _LENGTHS:
+            for n in (*_SHORT, *_LONG):
                 for rows in _ROWS:
                     for many_dims in (False, True):
                         yield from _of_rows(dtype.name, mode, n, rows, many_dims)
@@ -100,12 +94,15 @@ def _of_rows(dtype: str, mode: str, n: int, rows: int, many_dims: bool) -> Itera
             strides.insert(0, strides[0] * (extent + 1))
         return Request.build(name, shape, tuple(strides), dtype, k, mode=mode, **arguments)
 
-    for k in _K:
+    # Fewer entries than one block sorts, and more.
+    for k in (1, min(n // 2, 5000)):
         for is_sorted in (True, False):
             for stride in (1, 2):
                 yield build("top_k", k, stride, sorted=is_sorted)
-            yield build("approx_top_k", k, buckets=_BUCKETS[-1], k_per_bucket=1, sorted=is_sorted)
-            yield build("approx_top_k", k, buckets=5000, k_per_bucket=KEEP[-1] + 1, sorted=is_sorted)
-    for b in _BUCKETS:
-        for kept in KEEP:
-            yield build("approx_top_k", 1, buckets=b, k_per_bucket=kept)
+            if n in _LONG:
+                yield build("approx_top_k", k, buckets=5000, k_per_bucket=KEEP[-1] + 1, sorted=is_sorted)
+                yield build("approx_top_k", k, buckets=_BUCKETS[-1], k_per_bucket=1, sorted=is_sorted)
+    if n in _LONG:
+        for b in _BUCKETS:
+            for kept in KEEP:
+                yield build("approx_top_k", 1, buckets=b, k_per_bucket=kept)

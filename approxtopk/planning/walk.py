@@ -42,7 +42,6 @@ def walk(draft: Draft, b: int, kept: int, final: bool) -> Pairs | None:
     candidates = None if direct else draft.pairs(partitions * kept * b)
     draft.launch(
         "bucket_walk",
-        "bucket_walk",
         {**draft.element(), "KEEP": keep, "VECTOR": vector, "UNROLL": unroll, "PACKED": int(narrow)},
         -(-groups // lane_threads) * partitions,
         tuning.threads,
@@ -76,7 +75,6 @@ def _merge(draft: Draft, candidates: Pairs, b: int, kept: int, keep: int, partit
     lane_threads = tuning.threads // step_threads
     merged = None if final else draft.pairs(kept * b)
     draft.launch(
-        "bucket_merge",
         "bucket_merge",
         {"KEEP": keep, "PACKED": 0},
         -(-lanes // lane_threads),

@@ -49,7 +49,7 @@ class CudaRuntime:
         except Exception as error:
             raise BackendMissing(f"CuPy {cupy.__version__} finds no usable CUDA driver or device: {error}") from error
         self._infos: dict[int, DeviceInfo] = {}
-        self._functions: dict[tuple[int, str, str, tuple[tuple[str, int], ...]], Any] = {}
+        self._functions: dict[tuple[int, str, tuple[tuple[str, int], ...]], Any] = {}
         self._locks: dict[object, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -101,7 +101,7 @@ class CudaRuntime:
 
     def _function(self, launch: Launch, device: int) -> Any:
         """The loaded kernel, compiled by the first thread that asks while others wait."""
-        key = (device, launch.source, launch.kernel, launch.defines)
+        key = (device, launch.kernel, launch.defines)
         function = self._functions.get(key)
         if function is None:
             with self._lock:
@@ -114,7 +114,7 @@ class CudaRuntime:
 
     def _load(self, launch: Launch, device: int) -> Any:
         cupy = self._cupy
-        module = cupy.RawModule(code=joined(launch.source), options=options(launch), backend="nvrtc")
+        module = cupy.RawModule(code=joined(launch.kernel), options=options(launch), backend="nvrtc")
         try:
             kernel = module.get_function(launch.kernel)
             # More than 48 KiB must be asked for; once, for all later launches, whose need may differ.

@@ -1,8 +1,9 @@
-// Exact selection with several blocks per row: a launch per digit that adds up histograms, one that counts what
-// every block will take, one that takes it. No block waits for another; each finds out by itself, from the
+// What the launches of an exact selection with several blocks per row share: one per digit adds up histograms
+// (radix_histogram), one counts what every block will take (radix_count), one takes it (radix_scatter). No block waits for another; each finds out by itself, from the
 // histogram that the launch before left, what the next digit is.
 //
 // As in radix_row, a row may be cut to its buckets: a "cut row" below is a row or one of its buckets.
+#pragma once
 #include "radix.cuh"
 
 struct SplitParams {
@@ -76,65 +77,4 @@ __device__ __forceinline__ Cut known(const SplitParams& p, const Part& part, int
     }
     if (part.partition == 0 && threadIdx.x == 0) store_cut(cuts + pass - 1, cut);
     return cut;
-}
-
-extern "C" __global__ void __launch_bounds__(512, 1) radix_histogram(const __grid_constant__ SplitParams p) {
-    Scratch& scratch = *reinterpret_cast<Scratch*>(dynamic_shared());
-    const Part part(p);
-    const int pass = int(p.pass);
-    const Cut cut = known(p, part, pass, scratch);
-    if (cut.done) return;
-    count_all_digits(part.source, part.begin, part.end, cut, pass, scratch);
-    Count* histogram = p.histograms + (part.cut_row * PASSES + u64(pass)) * BINS;
-    for (u32 bin = threadIdx.x; bin < BINS; bin += blockDim.x)
-        if (scratch.histogram[bin]) add_global(histogram + bin, scratch.histogram[bin]);
-}
-
-extern "C" __global__ void __launch_bounds__(512, 1) radix_count(const __grid_constant__ SplitParams p) {
-    Scratch& scratch = *reinterpret_cast<Scratch*>(dynamic_shared());
-    const Part part(p);
-    const Cut cut = known(p, part, PASSES, scratch);
-    u64 sure = 0, maybe = 0;
-    for (u64 position = part.begin + u64(threadIdx.x) * VECTOR; position < part.end;
-         position += u64(blockDim.x) * VECTOR) {
-        Key key[VECTOR];
-        u32 sure_bits, maybe_bits;
-        take_sides(part.source, position, cut, key, sure_bits, maybe_bits);
-        sure += __popc(sure_bits);
-        maybe += __popc(maybe_bits);
-    }
-    u64 sures, maybes;
-    block_exclusive_sum(sure, sures, scratch.sums);
-    block_exclusive_sum(maybe, maybes, scratch.sums);
-    if (threadIdx.x == 0) {
-        Count* counts = p.counts + part.cut_row * 2 * u64(p.partitions) + part.partition;
-        store(counts, Count(sures));
-        store(counts + p.partitions, Count(maybes));
-    }
-}
-
-extern "C" __global__ void __launch_bounds__(512, 1) radix_scatter(const __grid_constant__ SplitParams p) {
-    Scratch& scratch = *reinterpret_cast<Scratch*>(dynamic_shared());
-    const Part part(p);
-    const Cut cut = load_cut(p.cuts + part.cut_row * PASSES + PASSES - 1);
-
-    const Count* counts = p.counts + part.cut_row * 2 * u64(p.partitions);
-    u64 sure = 0, maybe = 0;
-    for (u64 earlier = threadIdx.x; earlier < part.partition; earlier += blockDim.x) {
-        sure += load(counts + earlier);
-        maybe += load(counts + p.partitions + earlier);
-    }
-    Before before;
-    block_exclusive_sum(sure, before.sure, scratch.sums);
-    block_exclusive_sum(maybe, before.maybe, scratch.sums);
-
-    const u64 base = part.cut_row * u64(p.k);
-    if (!p.result.values && part.partition == 0)
-        for (u64 slot = part.k + threadIdx.x; slot < u64(p.k); slot += blockDim.x)
-            store_pair(p.pairs, base + slot, EMPTY);
-    select_entries(part.source, part.begin, part.end, cut, before, part.k, scratch, [&](u64 slot, const Entry& entry) {
-        if (p.result.values)
-            emit(p.result, part.row, part.bucket * u64(p.k) + slot, entry, part.row_x, p.axis_stride);
-        else store_pair(p.pairs, base + slot, entry);
-    });
 }

@@ -1,50 +1,6 @@
-// Ordering of a result too large for one block: tiles are sorted, then neighbouring runs are merged, twice as
-// long with every launch. Output tiles of a merge are independent: each finds by binary search which entries of
-// the two runs it gets (the merge path of Green, McColl and Bader 2012).
-#include "sort.cuh"
-
-struct OrderParams {
-    Pairs from;        // (row, k)
-    Pairs to;          // unless the result is written
-    const Element* x;
-    Batch batch;
-    i64 axis_stride;
-    i64 k;
-    i64 tile;          // entries of a block, a power of two
-    i64 tiles;         // of a row
-    i64 run;           // order_merge: length of the sorted runs, a multiple of the tile
-    Result result;
-};
-
-// The tile of this block: entries [begin, end) of row `row`.
-struct Tile {
-    u64 row, begin, end;
-
-    __device__ __forceinline__ explicit Tile(const OrderParams& p) {
-        u64 tile;
-        row = divide(blockIdx.x, u64(p.tiles), tile);
-        begin = tile * u64(p.tile);
-        end = begin + u64(p.tile) < u64(p.k) ? begin + u64(p.tile) : u64(p.k);
-    }
-};
-
-__device__ __forceinline__ void put(const OrderParams& p, u64 row, const Element* row_x, u64 slot, const Entry& entry) {
-    if (p.result.values) emit(p.result, row, slot, entry, row_x, p.axis_stride);
-    else store_pair(p.to, row * u64(p.k) + slot, entry);
-}
-
-extern "C" __global__ void __launch_bounds__(512) order_tiles(const __grid_constant__ OrderParams p) {
-    Entry* entries = reinterpret_cast<Entry*>(dynamic_shared());
-    const Tile tile(p);
-    const Element* row_x = p.x + row_offset(p.batch, tile.row);
-    const u32 count = u32(tile.end - tile.begin);
-    const u32 size = next_power_of_two(count);
-    for (u32 i = threadIdx.x; i < size; i += blockDim.x)
-        entries[i] = i < count ? load_pair(p.from, tile.row * u64(p.k) + tile.begin + i) : EMPTY;
-    __syncthreads();
-    block_sort(entries, size);
-    for (u32 i = threadIdx.x; i < count; i += blockDim.x) put(p, tile.row, row_x, tile.begin + i, entries[i]);
-}
+// Merges neighbouring sorted runs of a row. Tiles of the output are independent: each finds by binary search which
+// entries of the two runs it gets (the merge path of Green, McColl and Bader 2012).
+#include "order.cuh"
 
 // How many of the first `diagonal` entries of the merge of two sorted sequences come from the first.
 template <class Read>

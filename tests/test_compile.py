@@ -1,0 +1,307 @@
+"""Every kernel variant that the planner can choose compiles as CuPy compiles it, and well: no GPU, no driver.
+
+What stands here as a ceiling was found with NVRTC 12.9 and rounded up; a kernel that becomes leaner lowers it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import time
+from collections import Counter
+from importlib.resources import files
+
+import pytest
+
+from approxtopk.dtypes import DTYPES
+from approxtopk.errors import InvalidArgument
+from approxtopk.plan import Launch
+from approxtopk.planning.devices import REFERENCES
+from approxtopk.planning.select import plan_select
+from approxtopk.planning.variants import Variant, covering, variants
+from approxtopk.planning.walk import KEEP
+from approxtopk.request import Request
+from approxtopk.runtime.source import joined
+
+from . import nvrtc, sass
+
+needs_nvrtc = pytest.mark.skipif(not nvrtc.available(), reason="NVRTC is not installed")
+needs_nvdisasm = pytest.mark.skipif(not sass.available(), reason="nvidia-cuda-nvdisasm is not installed")
+
+MAIN = "sm_90"
+OTHERS = tuple(name for name in ("sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_100", "sm_120") if name in REFERENCES)
+#: Tests that compile share the work in so many parts, which pytest-xdist spreads.
+PARTS = 12
+
+#: Most registers of a thread, by entry point and queue length, and those of entries that take 16 bytes (64-bit keys
+#: or positions). The multiprocessor has 65,536.
+REGISTERS: dict[str, dict[int, tuple[int, int]]] = {}
+
+
+# ---- The list ------------------------------------------------------------------------------------------------
+
+
+def test_the_list_is_found_quickly() -> None:
+    variants.cache_clear()
+    start = time.process_time()
+    found = variants(MAIN)
+    assert time.process_time() - start < 3
+    assert len(set(found)) == len(found)
+    assert 0 < len(covering(found)) < 100
+
+
+def test_the_covering_set_covers() -> None:
+    found = variants(MAIN)
+    facts = {(v.kernel, *define) for v in found for define in v.defines}
+    assert facts == {(v.kernel, *define) for v in covering(found) for define in v.defines}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_requests_stay_in_the_list(seed: int) -> None:
+    rng = random.Random(seed)
+    known = {architecture: set(variants(architecture)) for architecture in (MAIN, *OTHERS)}
+    planned = 0
+    while planned < 1000:
+        request = random_request(rng)
+        architecture = rng.choice((MAIN, *OTHERS))
+        try:
+            plan = plan_select(request, REFERENCES[architecture])
+        except InvalidArgument:  # more blocks than a launch may have
+            continue
+        planned += 1
+        for step in plan.steps:
+            if isinstance(step, Launch):
+                assert Variant(step.kernel, step.defines) in known[architecture], (request, step)
+
+
+def random_request(rng: random.Random) -> Request:
+    """A valid request, nothing allocated: lengths up to 2**36, up to six axes, any strides."""
+    rank = rng.choice((1, 2, 2, 2, 3, 4, 6))
+    axis = rng.randrange(rank)
+    n = int(2 ** rng.uniform(0, 36)) if rng.random() < 0.5 else 2 ** rng.randrange(37)
+    rows = int(2 ** rng.uniform(0, 20))
+    shape = [max(1, int(rows ** (1 / max(rank - 1, 1)) * rng.uniform(0.5, 2))) for _ in range(rank)]
+    if rng.random() < 0.5:
+        shape = [2 ** (extent.bit_length() - 1) for extent in shape]
+    shape[axis] = n
+    strides = [math.prod(shape[at + 1 :]) for at in range(rank)]
+    layout = rng.choice(("contiguous", "contiguous", "permuted", "strided", "reversed", "broadcast", "padded"))
+    if layout == "permuted":
+        order = rng.sample(range(rank), rank)
+        strides = [math.prod(shape[other] for other in order[order.index(at) + 1 :]) for at in range(rank)]
+    elif layout == "strided":
+        strides = [stride * rng.randint(1, 3) for stride in strides]
+    elif layout == "reversed":
+        strides[rng.randrange(rank)] *= -1
+    elif layout == "broadcast":
+        strides[rng.randrange(rank)] = 0
+    elif layout == "padded":
+        strides = [stride + (rng.randrange(9) if stride > 1 else 0) for stride in strides]
+    k = min(n, rng.choice((1, 2, int(2 ** rng.uniform(0, 14)), max(1, n // 16))))
+    named: dict[str, object] = {}
+    name = rng.choice(("top_k", "approx_top_k", "approx_top_k", "approx_top_k"))
+    if name == "approx_top_k":
+        named["interleaved"] = rng.random() < 0.7
+        named["recall_target"] = rng.choice((0.5, 0.8, 0.95, 0.99, 1.0))
+        if rng.random() < 0.8:
+            kept = rng.choice((*KEEP, 5, 7, 10, 17, 40))
+            least = -(-k // kept)
+            b = min(n, max(least, rng.choice((1, 2, 3, 8, 60, 64, 100, 128, 1000, 1024, 2**16, n))))
+            named |= {"k_per_bucket": max(kept, -(-k // b)), "buckets": b}
+    return Request.build(
+        name,
+        tuple(shape),
+        tuple(strides),
+        rng.choice(list(DTYPES)),
+        k,
+        axis=axis,
+        mode=rng.choice(("largest", "smallest")),
+        sorted=rng.random() < 0.5,
+        **named,
+    )
+
+
+# ---- The text ------------------------------------------------------------------------------------------------
+
+SOURCES = sorted(path.name[:-3] for path in files("approxtopk.kernels").iterdir() if path.name.endswith(".cu"))
+#: Macros that a source may test without being given them.
+OPTIONAL = {"APPROXTOPK_EMULATED", "__CUDA_ARCH__", "FLOAT"}
+
+
+def test_every_source_is_planned() -> None:
+    assert SOURCES == sorted({variant.kernel for variant in variants(MAIN)})
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_text_is_complete(source: str) -> None:
+    text = joined(source)
+    assert "#include" not in text
+    assert "#pragma once" not in text
+    assert re.findall(r'extern "C" __global__ .*?(\w+)\(const __grid_constant__', text) == [source]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_macros_tested_are_given_and_macros_given_are_used(source: str) -> None:
+    code = re.sub(r"//.*", "", joined(source))
+    conditions = " ".join(re.findall(r"^#(?:if|ifdef|ifndef|elif) (.*)", code, re.MULTILINE))
+    tested = set(re.findall(r"\b[A-Za-z_]\w*\b", conditions)) - {"defined"}
+    tested -= set(re.findall(r"^#define (\w+)", code, re.MULTILINE)) | OPTIONAL
+    for variant in variants(MAIN):
+        if variant.kernel == source:
+            given = {name for name, _ in variant.defines}
+            assert tested <= given, variant
+            # A macro that changes nothing would only multiply the kernels to compile.
+            assert all(re.search(rf"\b{name}\b", code) for name in given), variant
+
+
+# ---- What the compiler makes of it ---------------------------------------------------------------------------
+
+
+def complaints(variant: Variant, architecture: str) -> list[str]:
+    """What is wrong with a variant, compiled."""
+    try:
+        usage = nvrtc.compile_variant(variant, architecture).usage
+    except RuntimeError as error:
+        return [f"{variant} on {architecture}: {error}"]
+    found = [] if variant.kernel in usage else [f"{variant} on {architecture}: no entry point"]
+    for kernel, use in usage.items():
+        if use.spilled or use.stack:
+            found.append(f"{variant} on {architecture}: {kernel} spills: {use}")
+        if use.registers > ceiling(kernel, variant):
+            found.append(f"{variant} on {architecture}: {kernel} takes {use.registers} > {ceiling(kernel, variant)}")
+    return found
+
+
+def ceiling(kernel: str, variant: Variant) -> int:
+    """The most registers of a thread."""
+    defines = dict(variant.defines)
+    by_length = REGISTERS[kernel]
+    return by_length[defines.get("KEEP", 0)][defines["BITS"] == 64 or defines["WIDE"] == 1]
+
+
+def check(work: tuple[Variant, ...], architecture: str, part: int) -> None:
+    assert not [line for variant in work[part::PARTS] for line in complaints(variant, architecture)]
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("part", range(PARTS))
+def test_common_variants(part: int) -> None:
+    check(tuple(variant for variant in variants(MAIN) if variant.common), MAIN, part)
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("architecture", [MAIN, *OTHERS])
+def test_covering_variants(architecture: str) -> None:
+    skip_unless_compiled(architecture)
+    for part in range(PARTS):
+        check(covering(variants(architecture)), architecture, part)
+
+
+@needs_nvrtc
+@pytest.mark.nightly
+@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("architecture", [MAIN, *OTHERS])
+def test_all_variants(architecture: str, part: int) -> None:
+    skip_unless_compiled(architecture)
+    check(variants(architecture), architecture, part)
+
+
+def skip_unless_compiled(architecture: str) -> None:
+    if architecture == "sm_70" and nvrtc.version() >= (13, 0):
+        pytest.skip("NVRTC 13 no longer compiles for sm_70")
+    if architecture in ("sm_100", "sm_120") and nvrtc.version() < (12, 8):
+        pytest.skip("NVRTC before 12.8 does not know this architecture")
+
+
+# ---- Machine code --------------------------------------------------------------------------------------------
+
+#: Instructions of bucket_walk's loop for one element at k_b = 1, all and those that run at half rate.
+LOOP: dict[tuple[str, str], tuple[float, float]] = {}
+
+
+def widest_walk(dtype_name: str, mode: str, kept: int) -> Variant:
+    """The walk of many buckets: as many neighbours a load as the planner ever takes."""
+    request = Request.build(
+        "approx_top_k", (4096, 2**15), (2**15, 1), dtype_name, 1, mode=mode, buckets=2**10, k_per_bucket=kept
+    )
+    launch = next(step for step in plan_select(request, REFERENCES[MAIN]).steps if isinstance(step, Launch))
+    assert launch.kernel == "bucket_walk"
+    return Variant(launch.kernel, launch.defines)
+
+
+def walk_loop(variant: Variant) -> tuple[tuple[str, ...], int]:
+    """The loop of a walk without insertions, and how many elements one turn takes."""
+    defines = dict(variant.defines)
+    bits = defines["VECTOR"] * defines["BITS"]
+    load = r"\bLDG\.E" + (rf"\.{bits}\b" if bits > 32 else r"(\.[US]\d+)?\b(?!\.64|\.128)")
+    loop = sass.cheapest_loop(sass.disassemble(nvrtc.compile_variant(variant, MAIN).cubin, "bucket_walk"), load)
+    loads = sass.count(loop, load)
+    assert loads == sass.count(loop, r"\bLDG\b") == defines["UNROLL"], variant
+    return loop, loads * defines["VECTOR"]
+
+
+@needs_nvrtc
+@needs_nvdisasm
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "int8", "float8_e4m3fn"])
+def test_the_walk_loads_16_bytes_at_once(dtype: str) -> None:
+    variant = widest_walk(dtype, "largest", 1)
+    assert dict(variant.defines)["VECTOR"] * DTYPES[dtype].itemsize == 16
+    loop, _ = walk_loop(variant)
+    assert sass.count(loop, r"\bLDG\.E\.128\b") == dict(variant.defines)["UNROLL"]
+    assert sass.count(loop, r"\b(LDL|STL|STS|LDS|ST\.|STG)") == 0, "the loop only loads"
+
+
+@needs_nvrtc
+@needs_nvdisasm
+@pytest.mark.parametrize(("dtype", "mode"), LOOP)
+def test_instructions_an_element(dtype: str, mode: str) -> None:
+    loop, elements = walk_loop(widest_walk(dtype, mode, 1))
+    most, most_half_rate = LOOP[dtype, mode]
+    counts = Counter(re.sub(r"^@!?\w+ +", "", text).split(" ")[0] for text in loop)
+    assert len(loop) / elements <= most, counts
+    assert sass.half_rate(loop) / elements <= most_half_rate, counts
+
+
+# ---- Compile time --------------------------------------------------------------------------------------------
+
+#: Seconds that CALIBRATION takes on the machines the limits are meant for, when idle.
+CALIBRATION_SECONDS = 0.1
+CALIBRATION = """
+template <int N> __device__ __forceinline__ float step(float x, const float* y) {
+    x = x * y[N] + y[N + 1]; if (x > y[N + 2]) x = x * x; return step<N - 1>(x, y) + x;
+}
+template <> __device__ __forceinline__ float step<0>(float x, const float* y) { return x + y[0]; }
+extern "C" __global__ void calibration(const float* y, float* z) { z[threadIdx.x] = step<120>(y[threadIdx.x], y); }
+"""
+
+
+def slowness() -> float:
+    """How many times slower than meant this machine compiles at the moment; 1 when it is as fast."""
+    seconds = min(nvrtc.compile_text(CALIBRATION, (f"-arch={MAIN}",)).seconds for _ in range(3))
+    return max(1.0, seconds / CALIBRATION_SECONDS)
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "float64"])
+@pytest.mark.parametrize("kept", KEEP)
+def test_a_walk_compiles_quickly(dtype: str, kept: int) -> None:
+    compiles_quickly(widest_walk(dtype, "largest", kept), 0.3 if kept <= 8 else 0.6)
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("source", [source for source in SOURCES if source != "bucket_walk"])
+def test_the_other_kernels_compile_quickly(source: str) -> None:
+    work = [v for v in variants(MAIN) if v.common and v.kernel == source and dict(v.defines)["BITS"] == 32]
+    for variant in work:
+        compiles_quickly(variant, 0.3 if dict(variant.defines).get("KEEP", 1) <= 8 else 0.6)
+
+
+def compiles_quickly(variant: Variant, limit: float) -> None:
+    """Processor time, best of three, allowing for a machine that is slow or busy at the moment."""
+    best = math.inf
+    for _ in range(3):
+        best = min(best, nvrtc.compile_variant(variant, MAIN).seconds)
+        if best <= limit:
+            return
+    assert best <= limit * slowness(), f"{variant} took {best:.2f} s, not {limit} s"
