@@ -18,8 +18,8 @@ _LABEL = re.compile(r"^(\.L_\w+):")
 _TARGET = re.compile(r"\bBRA\b.*`\((\.L_\w+)\)")
 #: What the pipe of compares, logic and integer sums does, at half the rate of multiply-adds (Hopper).
 _HALF_RATE = re.compile(
-    r"^(?:@!?U?P\w+ +)?(?:ISETP|FSETP|HSETP2|DSETP|V?IMNMX\w*|FMNMX\w*|HMNMX2|LOP3|PLOP3|SEL|FSEL|SHF|PRMT|LEA|IADD3|VIADD\w*|"
-    r"ISCADD|BMSK|SGXT|IABS|LOP|SHL|SHR|P2R|R2P|MOV)\b"
+    r"^(?:@!?U?P\w+ +)?(?:[IFHD]SETP2?|V?[IFH]MNMX\w*|P?LOP3|F?SEL|SHF|SHL|SHR|PRMT|LEA|ISCADD|IADD3|VIADD\w*|"
+    r"BMSK|SGXT|IABS|P2R|R2P|MOV)\b"
 )
 
 

@@ -92,7 +92,7 @@ def _sample(draft: Draft, vector: int, share: float) -> _Sample | None:
     r = draft.request
     size = int(min(MOST_SAMPLE, max(share * r.n, min(SMALL_SAMPLE, r.n / 8))))
     for loads in (size // vector, 2 * size // vector, 4 * size // vector):
-        if not LEAST_SAMPLE <= loads * vector <= MOST_SAMPLE:
+        if not LEAST_SAMPLE <= loads * vector <= min(MOST_SAMPLE, r.n // 8):
             continue
         rank, capacity = threshold_rank(r.n, r.k, loads * vector)
         fits = _shared_bytes(draft, loads * vector, capacity) <= draft.device.shared_bytes
