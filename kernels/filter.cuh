@@ -17,11 +17,11 @@ struct FilterParams {
     i64 k;
     i64 sample;             // loads that make up the sample
     i64 rank;               // the threshold is the sample's entry of this rank, 1 for the best
-    i64 capacity;           // survivors a block can keep
+    i64 capacity;           // survivors of a row that can be kept
     i64 partitions;         // blocks of a row
     i64 partition_entries;  // a multiple of VECTOR x threads of a block
-    Pairs survivors;        // split rows: (row, partition, capacity)
-    Count* counts;          // split rows: (row, partition, 2): survivors, those above the threshold
+    Pairs survivors;        // split rows: (row, capacity)
+    Count* counts;          // split rows: (row, 2): survivors, those above the threshold; zero at first
     Key* thresholds;        // split rows: (row)
     Result result;
 };
@@ -72,7 +72,7 @@ __device__ __forceinline__ void keep_survivors(const Source& source, u64 begin, 
         if (key < threshold) return;
         if (key > threshold) atomicAdd(&filter.above, u64(1));
         // Once too many are known, a few more equal to the threshold need no counting.
-        else if (filter.kept > capacity) return;
+        else if (glance(filter.kept) > capacity) return;
         const u64 slot = atomicAdd(&filter.kept, u64(1));
         if (slot < capacity) filter.survivors()[slot] = {key, source.index(position)};
     };

@@ -1,4 +1,4 @@
-// Filters rows with several blocks each, which leave their survivors in memory.
+// Filters rows with several blocks each, which put their survivors into one list per row, in any order.
 #include "filter.cuh"
 
 extern "C" __global__ void __launch_bounds__(512, 1) filter_split(const __grid_constant__ FilterParams p) {
@@ -12,12 +12,14 @@ extern "C" __global__ void __launch_bounds__(512, 1) filter_split(const __grid_c
     keep_survivors(cut.source, begin, end < cut.source.positions ? end : cut.source.positions, threshold,
                    u64(p.capacity), filter);
     __syncthreads();
-    const u64 kept = filter.kept, stored = kept < u64(p.capacity) ? kept : u64(p.capacity);
-    for (u64 slot = threadIdx.x; slot < stored; slot += blockDim.x)
-        store_pair(p.survivors, u64(blockIdx.x) * u64(p.capacity) + slot, filter.survivors()[slot]);
+    const u64 kept = filter.kept;
     if (threadIdx.x == 0) {
-        store(p.counts + u64(blockIdx.x) * 2, Count(kept));
-        store(p.counts + u64(blockIdx.x) * 2 + 1, Count(filter.above));
+        filter.scratch.sums[0] = add_global(p.counts + row * 2, Count(kept));
+        add_global(p.counts + row * 2 + 1, Count(filter.above));
         if (partition == 0) store(p.thresholds + row, threshold);
     }
+    __syncthreads();
+    const u64 base = filter.scratch.sums[0];
+    for (u64 slot = threadIdx.x; slot < kept && base + slot < u64(p.capacity); slot += blockDim.x)
+        store_pair(p.survivors, row * u64(p.capacity) + base + slot, filter.survivors()[slot]);
 }

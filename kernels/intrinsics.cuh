@@ -40,13 +40,19 @@ __device__ __forceinline__ void store(T* address, T value) {
     *address = value;
 }
 
-// Adds to a counter that many blocks share.
+// Adds to a counter that many blocks share; returns what it was.
 template <class T>
-__device__ __forceinline__ void add_global(T* address, T value) {
+__device__ __forceinline__ T add_global(T* address, T value) {
 #ifdef APPROXTOPK_EMULATED
     emulator::count_store(address, sizeof(T));
 #endif
-    atomicAdd(address, value);
+    return atomicAdd(address, value);
+}
+
+// Reads a counter in shared memory that other threads are adding to: some value it had or has.
+template <class T>
+__device__ __forceinline__ T glance(const T& counter) {
+    return *const_cast<const volatile T*>(&counter);
 }
 
 // N neighbouring elements, read by one instruction of N * sizeof(T) bytes (at most 16) when aligned so.

@@ -63,9 +63,11 @@ class Draft:
         count = self.request.rows * per_row
         return Pairs(self.scratch(count * self.key_bytes), self.scratch(count * self.position_bytes), per_row)
 
-    def zero(self, pointer: Pointer, nbytes: int) -> None:
-        """Add a fill with zeros."""
+    def zeroed(self, nbytes: int) -> Pointer:
+        """Set aside `nbytes` of workspace and add their filling with zeros."""
+        pointer = self.scratch(nbytes)
         self.steps.append(Zero(pointer, nbytes))
+        return pointer
 
     def launch(
         self,

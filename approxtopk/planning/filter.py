@@ -54,11 +54,10 @@ def filter_rows(draft: Draft) -> bool:
     thresholds: Argument = 0
     kernels = [("filter_row", r.rows)]
     if partitions > 1:
-        segments = r.rows * partitions
-        survivors = draft.pairs(partitions * sample.capacity)
-        counts = draft.scratch(segments * 2 * draft.position_bytes)
+        survivors = draft.pairs(sample.capacity)
+        counts = draft.zeroed(r.rows * 2 * draft.position_bytes)
         thresholds = draft.scratch(r.rows * draft.key_bytes)
-        kernels = [("filter_split", segments), ("filter_finish", r.rows)]
+        kernels = [("filter_split", r.rows * partitions), ("filter_finish", r.rows)]
     unroll = max(2, tuning.bytes_in_flight // (vector * r.dtype.itemsize))
     for kernel, grid in kernels:
         draft.launch(

@@ -43,8 +43,6 @@ def select_buckets(draft: Draft, b: int, kept: int, interleaved: bool, final: bo
     """
     r = draft.request
     size = -(-r.n // b)
-    # More than a bucket's size cannot be kept.
-    kept = min(kept, size)
     chosen = None if final else draft.pairs(b * kept)
     shape = _shape(draft, r.rows * b, size, _vector(draft, None, b, interleaved))
     if shape.partitions > 1:
@@ -153,11 +151,9 @@ def _split(
     r = draft.request
     rows = r.rows * b
     passes = _passes(draft, source)
-    histogram_bytes = rows * passes * BINS * draft.position_bytes
-    histograms = draft.scratch(histogram_bytes)
+    histograms = draft.zeroed(rows * passes * BINS * draft.position_bytes)
     cuts = draft.scratch(rows * passes * 6 * 8)
     counts = draft.scratch(rows * 2 * shape.partitions * draft.position_bytes)
-    draft.zero(histograms, histogram_bytes)
     stages = [("radix_histogram", i) for i in range(passes)] + [("radix_count", 0), ("radix_scatter", 0)]
     for kernel, number in stages:
         draft.launch(

@@ -44,14 +44,18 @@ def _map(draft: Draft, choice: Choice) -> None:
     source = None
     if choice.buckets is not None and choice.k_per_bucket is not None:
         b, kept = choice.buckets, choice.k_per_bucket
-        # With just k candidates and no order asked for, the candidates are the result.
-        final = b * kept == r.k and not r.sorted
-        if kept <= draft.tuning.most_kept:
-            source = walk.walk(draft, b, kept, final)
-        else:
-            source = radix.select_buckets(draft, b, kept, r.interleaved, final)
-        if final:
-            return
+        # No bucket gives more than k entries, or than it has: where it may keep those, it turns none away, and
+        # the answer is the exact one.
+        most = min(r.k, -(-r.n // b))
+        if kept < most:
+            # With just k candidates and no order asked for, the candidates are the result.
+            final = b * kept == r.k and not r.sorted
+            if kept <= draft.tuning.most_kept:
+                source = walk.walk(draft, b, kept, final)
+            else:
+                source = radix.select_buckets(draft, b, kept, r.interleaved, final)
+            if final:
+                return
     if source is None and filter.filter_rows(draft):
         return
     chosen = radix.select(draft, source)
