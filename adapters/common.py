@@ -7,18 +7,20 @@ from ..dtypes import DTYPES
 from ..errors import UnsupportedDType
 from ..operator import Operator
 from ..plan import Plan
+from ..request import short
 
 __all__ = ["outputs", "unsupported"]
 
 
 def outputs(operator: Operator, plan: Plan, x: Buffer, values: int, indices: int, workspace: int) -> dict[str, Buffer]:
-    """Name the buffers of a call: `x`, and C-contiguous outputs and workspace at the given addresses."""
+    """Name the buffers of a call: the input, and C-contiguous outputs and workspace at the given addresses."""
     r = plan.request
     shape = r.output_shape
     strides = row_major(shape)
+    (given,) = operator.inputs
     first, last = operator.outputs
     buffers = {
-        "x": x,
+        given: x,
         first: Buffer(values, shape, strides, x.dtype, x.device),
         last: Buffer(indices, shape, strides, r.index_dtype, x.device),
     }
@@ -30,4 +32,4 @@ def outputs(operator: Operator, plan: Plan, x: Buffer, values: int, indices: int
 def unsupported(dtype: object, way_out: str = "") -> UnsupportedDType:
     """The error for an element type without an order here."""
     hint = f"; {way_out}" if way_out else ""
-    return UnsupportedDType(f"x has dtype {dtype}; allowed are {', '.join(DTYPES)}{hint}")
+    return UnsupportedDType(f"x has dtype {short(str(dtype), 200)}; allowed are {', '.join(DTYPES)}{hint}")

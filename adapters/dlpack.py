@@ -105,7 +105,6 @@ _USED, _USED_VERSIONED = b"used_dltensor", b"used_dltensor_versioned"
 class Borrowed(Buffer):
     """A Buffer that keeps the producer's memory until `release`, or until it is garbage."""
 
-    read_only: bool = False
     _release: Callable[[], None] | None = None
 
     def release(self) -> None:
@@ -156,7 +155,6 @@ def borrow(capsule: object) -> Borrowed:
         release()
         raise
     buffer._release = release
-    buffer.read_only = kind is _Versioned and bool(managed.flags & 1)
     return buffer
 
 
@@ -222,20 +220,23 @@ class DLPackAdapter:
         return borrow(capsule)
 
     def run(self, operator: Operator, x: Any, facts: Buffer, plan: Plan, runtime: Runtime) -> tuple[Any, ...]:
-        """Run as NumPy or CuPy would and hand the results to the framework of `x`."""
-        namespace = getattr(x, "__array_namespace__", None)
+        """Run as NumPy or CuPy would and hand the results to the framework of `x`, if it takes them."""
         try:
-            dtype = _result_dtype(facts, plan, known=namespace is not None)
+            take = _importer(x)
+            dtype = _own_dtype(facts) if take is None else np.dtype(f"uint{plan.request.dtype.bits}")
             # Both allocate by x's dtype and read nothing else of it.
             owner = import_module(".numpy" if facts.device.kind == "cpu" else ".cupy", __package__)
             values, indices = owner.ADAPTER.run(operator, np.empty(0, dtype), facts, plan, runtime)
         finally:
             if isinstance(facts, Borrowed):
                 facts.release()
-        if namespace is None:
+        if take is None:
             return values, indices
-        xp = namespace()
-        return xp.from_dlpack(_Relabelled(values, facts.dtype)), xp.from_dlpack(indices)
+        try:
+            return take(_Relabelled(values, facts.dtype)), take(indices)
+        except Exception:
+            # It exports what it does not import. Both results go the other way, so that they are of one kind.
+            return values.view(_own_dtype(facts)), indices
 
 
 class _Relabelled:
@@ -258,14 +259,23 @@ class _Relabelled:
         return capsule
 
 
-def _result_dtype(facts: Buffer, plan: Plan, known: bool) -> np.dtype[Any]:
-    """What to allocate the values as: bits of the right width, or `known` to be relabelled later."""
-    if known:
-        return np.dtype(f"uint{plan.request.dtype.bits}")
+def _importer(x: Any) -> Callable[[Any], Any] | None:
+    """The ``from_dlpack`` of the namespace of `x`; None where there is none, or where it is NumPy's or CuPy's own."""
+    try:
+        take = x.__array_namespace__().from_dlpack
+    except Exception:  # its author's business: the result has another way back
+        return None
+    # Arrays of these need no import, and theirs refuses bfloat16.
+    own = getattr(take, "__module__", None) or ""
+    return None if not callable(take) or own.partition(".")[0] in ("numpy", "cupy") else take
+
+
+def _own_dtype(facts: Buffer) -> np.dtype[Any]:
+    """The type of the values as a NumPy or CuPy array."""
     if facts.device.kind == "cuda" and facts.dtype.startswith("float8"):
         raise UnsupportedDType(
-            f"x has dtype {facts.dtype} and no __array_namespace__, so the result would be a CuPy array, which has no "
-            "float8; allowed are its other types"
+            f"x has dtype {facts.dtype} and its framework takes no results by __array_namespace__().from_dlpack, so "
+            "they would be CuPy arrays, which have no float8; allowed are its other types"
         )
     return _numpy_dtype(facts.dtype)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .adapters import registry
 from .errors import ApproxTopKError
 from .operator import Operator
 from .plan import DeviceInfo, Plan
-from .planning import plan_request
-from .request import Request, integer
+from .planning.cached import cached_plan as _cached_plan
+from .planning.cached import plan_call
+from .request import integer
 from .runtime import serving
 
 __all__ = ["TopK", "call"]
@@ -71,20 +71,4 @@ def make_plan(
         if isinstance(error, ApproxTopKError):
             raise
     # An argument that cannot be hashed (a list, say): validation has the words for it.
-    return _plan(name, shape, strides, dtype, device, k, **options)
-
-
-def _plan(
-    name: str,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    dtype: str,
-    device: DeviceInfo,
-    k: Any,
-    **options: Any,
-) -> Plan:
-    return plan_request(Request.build(name, shape, strides, dtype, k, **options), device)
-
-
-# typed: True, 1 and 1.0 are equal keys but not equally valid arguments.
-_cached_plan = lru_cache(maxsize=4096, typed=True)(_plan)
+    return plan_call(name, shape, strides, dtype, device, k, **options)

@@ -15,9 +15,9 @@ class Operator:
     Attributes
     ----------
     name : str
-        The public function's name; frameworks that register operators use it.
+        The public function's name, by which requests and plans tell what is asked for.
     inputs, outputs : tuple of str
-        Names of the arrays that go in and come out, in order.
+        Names of the arrays that go in and come out, in order: what kernels and steps call their buffers.
     derivative : {"gather", None}
         ``"gather"``: the first output is the first input gathered along the axis at the last output
         (the indices), and so is its derivative. None: not differentiable.

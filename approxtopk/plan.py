@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal, NamedTuple, Union
 
 from .request import Request
@@ -148,26 +149,36 @@ class Plan:
         ]
         if self.route == "bucketed":
             how = "interleaved" if r.interleaved else "contiguous"
-            lines.append(f"  route            bucketed: b = {self.buckets} {how} buckets, k_b = {self.k_per_bucket} kept")
+            lines.append(
+                f"  route            bucketed: b = {self.buckets} {how} buckets, k_b = {self.k_per_bucket} kept"
+            )
         else:
             lines.append("  route            exact")
-        lines.append(f"  expected recall  {self.expected_recall:.6g}")
+        lines.append(f"  expected recall  {_share(self.expected_recall)}")
         lines.append(f"  launches         {self.launches}")
-        for step in self.steps:
-            if isinstance(step, Launch):
-                lines.append(
-                    f"    {step.kernel:<22} {step.grid} blocks of {step.block} threads, "
-                    f"{_bytes(step.shared_bytes)} shared"
-                )
-            elif isinstance(step, Zero):
-                lines.append(f"    {'(zero)':<22} {_bytes(step.nbytes)}")
-            else:
-                lines.append(f"    {step.kernel:<22} NumPy on the CPU")
+        for line, alike in groupby(map(_step, self.steps)):
+            times = len(list(alike))
+            lines.append(f"    {line}" + (f", x {times}" if times > 1 else ""))
         size = math.prod(r.shape) * r.dtype.itemsize
-        times = f" ({self.bytes_read / size:.3g} x the input)" if size else ""
-        lines.append(f"  bytes read       {_bytes(self.bytes_read)}{times}")
+        share = f" ({self.bytes_read / size:.3g} x the input)" if self.bytes_read else ""
+        lines.append(f"  bytes read       {_bytes(self.bytes_read)}{share}")
         lines.append(f"  workspace        {_bytes(self.workspace_bytes)}, of which zeroed {_bytes(self.zeroed_bytes)}")
         return "\n".join(lines)
+
+
+def _step(step: Step) -> str:
+    """One line that tells a step."""
+    if isinstance(step, Launch):
+        return f"{step.kernel:<22} {step.grid} blocks of {step.block} threads, {_bytes(step.shared_bytes)} shared"
+    if isinstance(step, Zero):
+        return f"{'(zero)':<22} {_bytes(step.nbytes)}"
+    return f"{step.kernel:<22} NumPy on the CPU"
+
+
+def _share(recall: float) -> str:
+    """A recall to six digits, but "1" only where it is 1."""
+    text = f"{recall:.6g}"
+    return f"1 - {1 - recall:.2g}" if text == "1" and recall < 1 else text
 
 
 def _bytes(count: int) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
+from functools import cache
 from typing import Any
 
 from .buffer import Device, row_major
 from .call import make_plan
-from .errors import ApproxTopKError, InvalidArgument, InvalidType
+from .dtypes import DTYPES
+from .errors import ApproxTopKError, InvalidArgument, InvalidType, UnsupportedDType
 from .plan import DeviceInfo, Plan
 from .planning.devices import REFERENCES
-from .request import integer, show
+from .request import dtype_name, integer, short, show
 from .runtime import serving
 
 __all__ = ["plan"]
@@ -23,7 +27,7 @@ def plan(
     *,
     dtype: Any = "float32",
     exact: bool = False,
-    device: str | DeviceInfo | None = None,
+    device: Any = None,
     **options: Any,
 ) -> Plan:
     """Say what `approx_top_k` (or `top_k`) would run for a contiguous array, before anything runs.
@@ -35,15 +39,19 @@ def plan(
     k : int
         Entries to pick along the axis.
     dtype : str or dtype object, default "float32"
-        Element type, by name or as a NumPy, JAX or PyTorch dtype.
+        Element type: a NumPy, JAX or PyTorch dtype, or any name of one that NumPy reads (``"f4"``, `float`).
     exact : bool, default False
         Plan `top_k` in place of `approx_top_k`.
     device : None, "cpu", "cuda", "cuda:1", "sm_90" and the like, or DeviceInfo
-        None is what is here: the first GPU if there is one and CuPy is installed, else the CPU. ``"sm_XY"`` is
-        a documented reference GPU of that architecture (`approxtopk.planning.devices`) and needs no GPU.
+        Objects that print as such a name, as ``torch.device`` does, are taken too. None is what is here: the
+        first GPU if there is one and CuPy is installed, else the CPU; CuPy is imported for it only where
+        NVIDIA's driver library loads. ``"sm_XY"`` is a documented reference GPU of that architecture
+        (`approxtopk.planning.devices`) and needs no GPU.
     **options
         The keyword arguments of `approx_top_k`: axis, mode, sorted, recall_target, buckets, k_per_bucket,
-        interleaved, index_dtype. With ``exact=True`` those of `top_k`.
+        interleaved, index_dtype. With ``exact=True`` those of `top_k`. There is no array here to tell its
+        framework: index_dtype=None plans int64 indices, as PyTorch, CuPy and NumPy get. JAX's calls return
+        int32: plan them with ``index_dtype="int32"``.
 
     Returns
     -------
@@ -74,7 +82,9 @@ def plan(
         options.setdefault("recall_target", 0.95)
     unknown = sorted(set(options) - allowed)
     if unknown:
-        raise InvalidType(f"plan got an unexpected keyword argument {unknown[0]!r}; allowed are {sorted(allowed)}")
+        raise InvalidType(
+            f"plan got an unexpected keyword argument {short(repr(unknown[0]))}; allowed are {sorted(allowed)}"
+        )
     name = "top_k" if exact else "approx_top_k"
     return make_plan(name, extents, strides, _dtype(dtype), _device(device), k, **options)
 
@@ -88,31 +98,56 @@ def _shape(shape: Any) -> tuple[int, ...]:
 
 
 def _dtype(dtype: Any) -> str:
-    """A dtype's name; NumPy, ml_dtypes and JAX dtypes have one, PyTorch's prints as ``torch.<name>``."""
-    if isinstance(dtype, str):
-        return dtype
-    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype)
-    return str(name).removeprefix("torch.")
+    """The name of an element type that approxtopk orders."""
+    choices = f"allowed are {', '.join(DTYPES)}"
+    name = dtype_name("dtype", dtype, choices, UnsupportedDType)
+    if name not in DTYPES:
+        raise UnsupportedDType(f"dtype = {short(name)} has no order here; {choices}")
+    return name
 
 
 def _device(device: Any) -> DeviceInfo:
     if isinstance(device, DeviceInfo):
         return device
     if device is None:
-        try:
-            return serving(Device("cuda")).device_info(Device("cuda"))
-        except ApproxTopKError:
-            return serving(Device("cpu")).device_info(Device("cpu"))
-    if not isinstance(device, str):
-        raise InvalidType(f"device must be a string, a DeviceInfo or None, not {show(device)}")
-    if device == "cpu":
+        if "cupy" in sys.modules or _driver():
+            try:
+                return serving(Device("cuda")).device_info(Device("cuda"))
+            except ApproxTopKError:
+                pass
         return serving(Device("cpu")).device_info(Device("cpu"))
-    if match := re.fullmatch(r"cuda(?::(\d+))?", device):
+    name = _text(device)
+    if name in ("cpu", "cpu:0"):
+        return serving(Device("cpu")).device_info(Device("cpu"))
+    if match := re.fullmatch(r"cuda(?::([0-9]{1,9}))?", name):
         where = Device("cuda", int(match[1] or 0))
         return serving(where).device_info(where)
-    if device in REFERENCES:
-        return REFERENCES[device]
-    raise InvalidArgument(
-        f"device = {device!r} is unknown; allowed are 'cpu', 'cuda', 'cuda:<index>', a DeviceInfo, None and "
-        f"{', '.join(map(repr, REFERENCES))}"
-    )
+    if name in REFERENCES:
+        return REFERENCES[name]
+    choices = f"'cpu', 'cuda', 'cuda:<index>', a DeviceInfo, None and {', '.join(map(repr, REFERENCES))}"
+    if isinstance(device, str):
+        raise InvalidArgument(f"device = {short(repr(device))} is unknown; allowed are {choices}")
+    raise InvalidType(f"device must be a string, a DeviceInfo or None, not {show(device)}; allowed are {choices}")
+
+
+def _text(device: Any) -> str:
+    """The name a framework's device prints as; empty for what is no device at all."""
+    if isinstance(device, str):
+        return device
+    # An array, on a GPU, would have to be waited for.
+    if hasattr(type(device), "__dlpack__"):
+        return ""
+    try:
+        return str(device)
+    except Exception:
+        return ""
+
+
+@cache
+def _driver() -> bool:
+    """Whether NVIDIA's driver library is here. Without it there is no GPU, and importing CuPy (0.2 s) is in vain."""
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True

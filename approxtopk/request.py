@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 
 from .dtypes import DTYPES, DType
-from .errors import InvalidArgument, InvalidType, UnsupportedDType
+from .errors import ApproxTopKError, InvalidArgument, InvalidType, UnsupportedDType
 
-__all__ = ["Request", "integer", "show"]
+__all__ = ["Request", "dtype_name", "integer", "short", "show"]
 
 IndexDType = Literal["int32", "int64"]
 
@@ -80,6 +80,24 @@ class Request:
         """The input's shape with k in place of n."""
         return (*self.shape[: self.axis], self.k, *self.shape[self.axis + 1 :])
 
+    @property
+    def options(self) -> tuple[Any, ...]:
+        """All that is asked for apart from the array and its axis, as plain scalars and strings.
+
+        What an adapter carries to where it meets the array again; `approxtopk.planning.cached.replan` reads it.
+        """
+        return (
+            self.operator,
+            self.k,
+            self.largest,
+            self.sorted,
+            self.recall_target,
+            self.buckets,
+            self.k_per_bucket,
+            self.interleaved,
+            self.index_dtype,
+        )
+
     @classmethod
     def build(
         cls,
@@ -128,7 +146,7 @@ class Request:
         if not isinstance(mode, str):
             raise InvalidType(f"mode must be the string 'largest' or 'smallest', not {show(mode)}")
         if mode not in ("largest", "smallest"):
-            raise InvalidArgument(f"mode = {mode!r} is unknown; allowed are 'largest' and 'smallest'")
+            raise InvalidArgument(f"mode = {short(repr(mode))} is unknown; allowed are 'largest' and 'smallest'")
         target = _recall("recall_target", recall_target)
         b = None if buckets is None else integer("buckets", buckets)
         if b is not None and not 1 <= b <= max(n, 1):
@@ -164,7 +182,12 @@ def show(value: object) -> str:
     if not isinstance(value, (str, int, float, complex, np.generic, type(None))):
         return kind
     text = repr(value) if not isinstance(value, int) or abs(value) < 2**64 else hex(value)
-    return f"{text if len(text) <= 80 else text[:77] + '...'} ({kind})"
+    return f"{short(text)} ({kind})"
+
+
+def short(text: str, most: int = 80) -> str:
+    """`text`, cut where it is too long for an error message."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def integer(name: str, value: Any) -> int:
@@ -217,9 +240,10 @@ def _recall(name: str, value: Any) -> float:
 
 def _index_dtype(value: Any, default: IndexDType, allowed: tuple[str, ...], n: int) -> IndexDType:
     """`index_dtype` by name; NumPy's, JAX's and PyTorch's own dtype objects are taken too."""
-    name = default if value is None else _dtype_name(value)
+    choices = "it must be int32, int64 or None"
+    name = default if value is None else dtype_name("index_dtype", value, choices, InvalidArgument)
     if name not in ("int32", "int64"):
-        raise InvalidArgument(f"index_dtype = {name} is not allowed; it must be int32, int64 or None")
+        raise InvalidArgument(f"index_dtype = {short(name)} is not allowed; {choices}")
     if name not in allowed:
         raise InvalidArgument(
             f"index_dtype = {name} is not available: JAX runs without x64; allowed is {', '.join(allowed)} "
@@ -230,13 +254,27 @@ def _index_dtype(value: Any, default: IndexDType, allowed: tuple[str, ...], n: i
     return "int32" if name == "int32" else "int64"
 
 
-def _dtype_name(value: Any) -> str:
-    if type(value).__module__ == "torch":
+def dtype_name(argument: str, value: Any, choices: str, error: type[ApproxTopKError]) -> str:
+    """The name of a dtype: NumPy's, JAX's, ml_dtypes' or PyTorch's own object, or any spelling that NumPy reads.
+
+    `choices` tells what is allowed, and `error` is what a dtype that there is not raises.
+
+    Raises
+    ------
+    InvalidType
+        When `value` is no dtype: instances (``numpy.int32(7)``), bytes, tuples.
+    """
+    kind = type(value)
+    if kind.__module__ == "torch" and kind.__name__ == "dtype":
         return str(value).removeprefix("torch.")
+    if not isinstance(value, (str, type, np.dtype)):
+        raise InvalidType(f"{argument} must be a dtype or the name of one, not {show(value)}; {choices}")
+    if isinstance(value, str) and value in DTYPES:
+        return value  # those of ml_dtypes too, which NumPy may not have met yet
     try:
-        return str(np.dtype(value).name)
-    except TypeError:
-        pass
-    if isinstance(value, str):
-        raise InvalidArgument(f"index_dtype = {value!r} is unknown; it must be int32, int64 or None")
-    raise InvalidType(f"index_dtype must be int32, int64 or None, not {show(value)}")
+        dtype = np.dtype(value)
+    except Exception:  # TypeError mostly; ValueError and SyntaxError too
+        raise error(f"{argument} = {short(repr(value))} is unknown; {choices}") from None
+    if not dtype.isnative:
+        raise error(f"{argument} = {short(str(dtype))} is in the other byte order, not this machine's own; {choices}")
+    return str(dtype.name)

@@ -60,7 +60,7 @@ REGISTERS: dict[str, dict[int, tuple[int, int]]] = {
     "filter_row": {0: (96, 96)},
     "filter_split": {0: (80, 80)},
     "filter_finish": {0: (88, 88)},
-    "radix_row": {0: (88, 88)},
+    "radix_row": {0: (88, 104)},
     "radix_histogram": {0: (80, 80)},
     "radix_count": {0: (80, 80)},
     "radix_scatter": {0: (104, 96)},
@@ -177,12 +177,10 @@ def test_macros_tested_are_given_and_macros_given_are_used(source: str) -> None:
     conditions = " ".join(re.findall(r"^#(?:if|ifdef|ifndef|elif) (.*)", code, re.MULTILINE))
     tested = set(re.findall(r"\b[A-Za-z_]\w*\b", conditions)) - {"defined"}
     tested -= set(re.findall(r"^#define (\w+)", code, re.MULTILINE)) | OPTIONAL
-    for variant in variants(MAIN):
-        if variant.kernel == source:
-            given = {name for name, _ in variant.defines}
-            assert tested <= given, variant
-            # A macro that changes nothing would only multiply the kernels to compile.
-            assert all(re.search(rf"\b{name}\b", code) for name in given), variant
+    for given in {frozenset(name for name, _ in v.defines) for v in variants(MAIN) if v.kernel == source}:
+        assert tested <= given
+        # A macro that changes nothing would only multiply the kernels to compile.
+        assert all(re.search(rf"\b{name}\b", code) for name in given)
 
 
 # ---- What the compiler makes of it ---------------------------------------------------------------------------
@@ -198,16 +196,17 @@ def complaints(variant: Variant, architecture: str) -> list[str]:
     for kernel, use in usage.items():
         if use.spilled or use.stack:
             found.append(f"{variant} on {architecture}: {kernel} spills: {use}")
-        if use.registers > ceiling(kernel, variant):
-            found.append(f"{variant} on {architecture}: {kernel} takes {use.registers} > {ceiling(kernel, variant)}")
+        most = ceiling(kernel, variant, architecture)
+        if use.registers > most:
+            found.append(f"{variant} on {architecture}: {kernel} takes {use.registers} registers, not {most}")
     return found
 
 
-def ceiling(kernel: str, variant: Variant) -> int:
-    """The most registers of a thread."""
+def ceiling(kernel: str, variant: Variant, architecture: str) -> int:
+    """The most registers of a thread; sm_100 and sm_120 take up to a quarter more."""
     defines = dict(variant.defines)
-    by_length = REGISTERS[kernel]
-    return by_length[defines.get("KEEP", 0)][defines["BITS"] == 64 or defines["WIDE"] == 1]
+    most = REGISTERS[kernel][defines.get("KEEP", 0)][defines["BITS"] == 64 or defines["WIDE"] == 1]
+    return most if architecture == MAIN else min(255, most * 13 // 10)
 
 
 def check(work: tuple[Variant, ...], architecture: str, part: int) -> None:
@@ -264,7 +263,7 @@ LOOP: dict[tuple[str, str], tuple[float, float]] = {
 def widest_walk(dtype_name: str, mode: str, kept: int) -> Variant:
     """The walk of many buckets: as many neighbours a load as the planner ever takes."""
     request = Request.build(
-        "approx_top_k", (4096, 2**15), (2**15, 1), dtype_name, 1, mode=mode, buckets=2**10, k_per_bucket=kept
+        "approx_top_k", (4096, 2**15), (2**15, 1), dtype_name, 64, mode=mode, buckets=2**10, k_per_bucket=kept
     )
     launch = next(step for step in plan_select(request, REFERENCES[MAIN]).steps if isinstance(step, Launch))
     assert launch.kernel == "bucket_walk"

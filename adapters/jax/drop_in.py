@@ -17,7 +17,7 @@ from ...top_k import OPERATOR as EXACT
 __all__ = ["approx_max_k", "approx_min_k", "top_k"]
 
 
-def top_k(operand: Any, k: int, *, axis: int = -1) -> tuple[jax.Array, jax.Array]:
+def top_k(operand: Any, k: int, *, axis: int = -1) -> list[jax.Array]:
     """Exact top-k in place of ``jax.lax.top_k``: its arguments and its errors.
 
     Parameters
@@ -28,14 +28,16 @@ def top_k(operand: Any, k: int, *, axis: int = -1) -> tuple[jax.Array, jax.Array
 
     Returns
     -------
-    tuple of jax.Array
-        ``(values, indices)``; indices are int32. Differentiable.
+    list of jax.Array
+        ``[values, indices]``, a list as JAX's own is; indices are int32. Differentiable.
     """
     x = _array("top_k", operand)
     k = _integer("top_k", "k", k)
     axis = _axis(axis, x)
     if k < 0:
         raise ValueError(f"k argument to top_k must be nonnegative, got {k}")
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise ValueError("top_k is not compatible with complex inputs.")
     if k > x.shape[axis]:
         raise ValueError(
             "k argument to top_k must be no larger than size along axis; "
@@ -44,9 +46,8 @@ def top_k(operand: Any, k: int, *, axis: int = -1) -> tuple[jax.Array, jax.Array
     if x.dtype == jnp.bool_:
         # jax.lax.top_k takes them; as 0 and 1 they have the same order.
         values, indices = call(EXACT, x.astype(jnp.uint8), k, axis=axis, index_dtype="int32")
-        return values.astype(jnp.bool_), indices
-    values, indices = call(EXACT, x, k, axis=axis, index_dtype="int32")
-    return values, indices
+        return [values.astype(jnp.bool_), indices]
+    return list(call(EXACT, x, k, axis=axis, index_dtype="int32"))
 
 
 def approx_max_k(
@@ -56,7 +57,7 @@ def approx_max_k(
     recall_target: float = 0.95,
     reduction_input_size_override: int = -1,
     aggregate_to_topk: bool = True,
-) -> tuple[jax.Array, jax.Array]:
+) -> list[jax.Array]:
     """Approximate top-k in place of ``jax.lax.approx_max_k``, bucketed on every platform.
 
     Parameters
@@ -70,8 +71,8 @@ def approx_max_k(
 
     Returns
     -------
-    tuple of jax.Array
-        ``(values, indices)``, largest first; indices are int32. Differentiable.
+    list of jax.Array
+        ``[values, indices]``, largest first, a list as JAX's own is; indices are int32. Differentiable.
     """
     return _approx(
         "approx_max_k",
@@ -92,7 +93,7 @@ def approx_min_k(
     recall_target: float = 0.95,
     reduction_input_size_override: int = -1,
     aggregate_to_topk: bool = True,
-) -> tuple[jax.Array, jax.Array]:
+) -> list[jax.Array]:
     """Approximate smallest k in place of ``jax.lax.approx_min_k``; see `approx_max_k`. Smallest first, NaN last."""
     return _approx(
         "approx_min_k",
@@ -108,7 +109,7 @@ def approx_min_k(
 
 def _approx(
     name: str, mode: str, operand: Any, k: Any, axis: Any, recall_target: Any, override: Any, aggregate: Any
-) -> tuple[jax.Array, jax.Array]:
+) -> list[jax.Array]:
     x = _array(name, operand)
     if x.ndim == 0:
         raise TypeError(f"{name} operand must have >= 1 dimension, got ()")
@@ -124,8 +125,7 @@ def _approx(
         raise InvalidArgument(f"reduction_input_size_override = {override} is not supported yet; allowed is -1")
     if aggregate is not True:
         raise InvalidArgument(f"aggregate_to_topk = {aggregate!r} is not supported yet; allowed is True")
-    values, indices = call(APPROXIMATE, x, k, axis=axis, mode=mode, recall_target=recall_target, index_dtype="int32")
-    return values, indices
+    return list(call(APPROXIMATE, x, k, axis=axis, mode=mode, recall_target=recall_target, index_dtype="int32"))
 
 
 def _array(name: str, operand: Any) -> jax.Array:

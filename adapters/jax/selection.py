@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ from ...errors import DeviceMismatch
 from ...execute import execute
 from ...operator import Operator
 from ...plan import Plan
-from ...planning import plan_request
+from ...planning.cached import replan
 from ...runtime.protocol import Runtime
 from ..common import outputs
 
@@ -62,7 +61,7 @@ def _mapped(operator: Operator, plan: Plan, runtime: Runtime, kind: str) -> Call
     def rule(axis_size: int, in_batched: Any, x: jax.Array) -> tuple[_Pair, tuple[bool, bool]]:
         r = plan.request
         shape = (axis_size, *r.shape)
-        wider = plan_request(replace(r, shape=shape, strides=row_major(shape), axis=r.axis + 1), plan.device)
+        wider = replan(r.options, shape, row_major(shape), r.dtype.name, r.axis + 1, plan.device)
         return _mapped(operator, wider, runtime, kind)(x), (True, True)
 
     mapped.def_vmap(rule)

@@ -26,7 +26,7 @@ def topk(
     sorted: bool = True,
     *,
     out: tuple[torch.Tensor, torch.Tensor] | None = None,
-) -> torch.return_types.topk:
+) -> torch.return_types.topk | torch.return_types.topk_out:
     """Exact top-k in place of ``torch.topk``: its arguments, its result type, its errors.
 
     Ties, which ``torch.topk`` leaves open, go to the lower index; see `approxtopk.top_k` for the whole order.
@@ -38,8 +38,8 @@ def topk(
 
     Returns
     -------
-    torch.return_types.topk
-        ``(values, indices)``; differentiable.
+    torch.return_types.topk or topk_out
+        ``(values, indices)``; differentiable. ``topk_out`` where `out` is given, as PyTorch's.
     """
     return _select("topk", EXACT, input, k, dim, largest, sorted, out, {})
 
@@ -58,7 +58,7 @@ def approx_topk(
     j: int | None = None,
     k_mult: float | None = None,
     out: tuple[torch.Tensor, torch.Tensor] | None = None,
-) -> torch.return_types.topk:
+) -> torch.return_types.topk | torch.return_types.topk_out:
     """Approximate top-k with the arguments of ``torch.topk``.
 
     Parameters
@@ -73,8 +73,8 @@ def approx_topk(
 
     Returns
     -------
-    torch.return_types.topk
-        ``(values, indices)``; differentiable.
+    torch.return_types.topk or topk_out
+        ``(values, indices)``; differentiable. ``topk_out`` where `out` is given, as PyTorch's.
 
     Raises
     ------
@@ -84,6 +84,7 @@ def approx_topk(
     options: dict[str, Any] = {"recall_target": recall_target, "interleaved": interleaved}
     if j is not None or k_mult is not None:
         count = _integer("approx_topk", "k", 2, k)
+        _check_64_bits(count)
         buckets, k_per_bucket = _modern_names(count, buckets, k_per_bucket, j, k_mult)
     options |= {"buckets": buckets, "k_per_bucket": k_per_bucket}
     return _select("approx_topk", APPROXIMATE, input, k, dim, largest, sorted, out, options)
@@ -138,7 +139,7 @@ def _select(
     sorted: Any,
     out: Any,
     options: dict[str, Any],
-) -> torch.return_types.topk:
+) -> torch.return_types.topk | torch.return_types.topk_out:
     """Check as PyTorch checks, select, and hand back as PyTorch does."""
     if not isinstance(input, torch.Tensor):
         raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
@@ -148,6 +149,7 @@ def _select(
         if not isinstance(flag, bool):
             kind = type(flag).__name__
             raise TypeError(f"{name}(): argument '{argument}' (position {position}) must be bool, not {kind}")
+    _check_64_bits(k, dim)
     rank = max(input.dim(), 1)
     if not -rank <= dim < rank:
         raise IndexError(f"Dimension out of range (expected to be in range of [{-rank}, {rank - 1}], but got {dim})")
@@ -176,7 +178,7 @@ def _select(
         return torch.return_types.topk((values, indices))
     for given, result in zip(out, (values, indices), strict=True):
         _copy_out(given, result)
-    return torch.return_types.topk(tuple(out))
+    return torch.return_types.topk_out(tuple(out))
 
 
 def _translate(name: str, error: Exception, input: torch.Tensor) -> NoReturn:
@@ -194,6 +196,11 @@ def _integer(name: str, argument: str, position: int, value: Any) -> int:
         except TypeError:
             pass
     raise TypeError(f"{name}(): argument '{argument}' (position {position}) must be int, not {type(value).__name__}")
+
+
+def _check_64_bits(*values: int) -> None:
+    if not all(-(2**63) <= value < 2**63 for value in values):
+        raise ValueError("Overflow when unpacking long long")
 
 
 def _check_out(name: str, input: torch.Tensor, out: Any) -> None:

@@ -6,7 +6,6 @@ subclasses, PyTorch's dispatcher unwraps the tensor; plain tensors skip it, whic
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,9 +14,8 @@ from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
 
 from ...operator import Operator
-from ...plan import DeviceInfo, Plan
-from ...planning import plan_request
-from ...request import Request
+from ...plan import Plan
+from ...planning.cached import replan
 from ...runtime import serving
 
 __all__ = ["dispatch", "wrapped"]
@@ -39,82 +37,43 @@ def wrapped(x: torch.Tensor) -> bool:
 def dispatch(x: torch.Tensor, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
     """Run the selection `plan` describes through the dispatcher."""
     r = plan.request
-    values, indices = torch.ops.approxtopk.select(
-        x,
-        r.operator,
-        r.k,
-        r.axis,
-        r.largest,
-        r.sorted,
-        r.recall_target,
-        r.buckets,
-        r.k_per_bucket,
-        r.interleaved,
-        r.index_dtype,
-    )
+    values, indices = torch.ops.approxtopk.select(x, r.axis, *r.options)
     return values, indices
 
 
+# The derivative is taken outside, by the adapter.
+_RECORD = Operator("select", inputs=("x",), outputs=("values", "indices"), derivative=None)
+
 _registry: Any = torch.library  # untyped in places that differ between releases
 _library = _registry.Library("approxtopk", "DEF")
+# What follows the axis are `Request.options`.
 _library.define(
-    "select(Tensor x, str operator, int k, int axis, bool largest, bool sorted, float recall_target, int? buckets, "
+    "select(Tensor x, int axis, str operator, int k, bool largest, bool sorted, float recall_target, int? buckets, "
     "int? k_per_bucket, bool interleaved, str index_dtype) -> (Tensor values, Tensor indices)"
 )
 
 
-def _select(x: torch.Tensor, operator: str, k: int, axis: int, *options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _select(x: torch.Tensor, axis: int, *options: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """The kernel: `x` is plain memory here, maybe of another shape and other strides than the caller's."""
     from .arrays import describe, select
 
     facts = describe(x)
     runtime = serving(facts.device)
-    plan = _plan(operator, facts.shape, facts.strides, facts.dtype, k, axis, options, runtime.device_info(facts.device))
-    record = Operator(operator, ("x",), ("values", "indices"), None)
-    return select(record, x, facts, plan, runtime)
+    plan = replan(options, facts.shape, facts.strides, facts.dtype, axis, runtime.device_info(facts.device))
+    return select(_RECORD, x, facts, plan, runtime)
 
 
-@lru_cache(maxsize=1024)
-def _plan(
-    operator: str,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    dtype: str,
-    k: int,
-    axis: int,
-    options: tuple[Any, ...],
-    info: DeviceInfo,
-) -> Plan:
-    largest, ordered, recall_target, buckets, k_per_bucket, interleaved, index_dtype = options
-    request = Request.build(
-        operator,
-        shape,
-        strides,
-        dtype,
-        k,
-        axis=axis,
-        mode="largest" if largest else "smallest",
-        sorted=ordered,
-        recall_target=recall_target,
-        buckets=buckets,
-        k_per_bucket=k_per_bucket,
-        interleaved=interleaved,
-        index_dtype=index_dtype,
-    )
-    return plan_request(request, info)
-
-
-def _fake(x: torch.Tensor, operator: str, k: int, axis: int, *options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _fake(x: torch.Tensor, axis: int, operator: str, k: int, *options: Any) -> tuple[torch.Tensor, torch.Tensor]:
     shape = (*x.shape[:axis], k, *x.shape[axis + 1 :])
     return x.new_empty(shape), x.new_empty(shape, dtype=torch.int32 if options[-1] == "int32" else torch.int64)
 
 
 def _vmap(
-    info: Any, in_dims: tuple[int | None, ...], x: torch.Tensor, operator: str, k: int, axis: int, *options: Any
+    info: Any, in_dims: tuple[int | None, ...], x: torch.Tensor, axis: int, *options: Any
 ) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[int, int]]:
     batch = in_dims[0]
     assert batch is not None  # vmap calls this only when some tensor is batched, and there is one
-    return torch.ops.approxtopk.select(x.movedim(batch, 0), operator, k, axis + 1, *options), (0, 0)
+    return torch.ops.approxtopk.select(x.movedim(batch, 0), axis + 1, *options), (0, 0)
 
 
 _library.impl("select", _select, "CPU")

@@ -1,4 +1,8 @@
-"""Ranking candidates: by cost, and by index among equal costs."""
+"""Ranking candidates: by cost, and by index among equal costs.
+
+A *pile* is an array of candidates whose first axis is what is stored of each. Where both fit, that is one 64-bit word,
+the cost above the index: words sort by both. Elsewhere it is two, the cost and the index.
+"""
 
 from __future__ import annotations
 
@@ -6,82 +10,92 @@ import numpy as np
 
 from .keys import Array
 
-__all__ = ["best_of_list", "best_of_table"]
+__all__ = ["best", "costs_of", "fill", "indices_of", "new_pile", "pile_of", "to_indices"]
 
 _INDEX = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 
 
-def _packed(cost: Array, index: Array) -> Array:
-    """Cost and index in one integer that sorts by both; costs of at most 32 bits, indices below 2**32."""
-    word = cost.astype(np.uint64)
-    word <<= _SHIFT
-    word |= index.astype(np.uint64)
-    return word
+def new_pile(bits: int, n: int, shape: tuple[int, ...]) -> Array:
+    """Room for a pile of candidates from rows of `n` elements of so many bits."""
+    planes = 1 if bits <= 32 and n <= int(_INDEX) else 2
+    return np.empty((planes, *shape), np.uint64)
 
 
-def best_of_list(cost: Array, index: Array, k: int, n: int, *, sorted: bool = True) -> tuple[Array, Array]:
-    """Pick the best `k` of a list of candidates.
+def fill(pile: Array, cost: Array, index: Array) -> None:
+    """Write candidates, in any memory order; `index` is unsigned and broadcast."""
+    pile[0] = cost
+    if len(pile) == 1:
+        pile[0] <<= _SHIFT
+        pile[0] |= index
+    else:
+        pile[1] = index
+
+
+def pile_of(cost: Array, index: Array, n: int) -> Array:
+    """Pile candidates up.
 
     Parameters
     ----------
-    cost, index : ndarray, shape (m,)
-        Candidates; among equal costs, lower indices come first.
+    cost : ndarray, shape (..., m)
+    index : ndarray, broadcast to the same shape
+    n : int
+        All indices are below this.
+    """
+    pile = new_pile(8 * cost.dtype.itemsize, n, cost.shape)
+    fill(pile, cost, index.view(np.uint64))
+    return pile
+
+
+def costs_of(pile: Array) -> Array:
+    """Costs of a pile, as 64-bit integers."""
+    cost: Array = pile[0] >> _SHIFT if len(pile) == 1 else pile[0]
+    return cost
+
+
+def indices_of(pile: Array) -> Array:
+    """Indices of a pile, as int64."""
+    index: Array = pile[0] & _INDEX if len(pile) == 1 else pile[1]
+    return index.view(np.int64)
+
+
+def to_indices(pile: Array) -> Array:
+    """Turn a pile into its indices, in its own memory."""
+    if len(pile) == 1:
+        pile &= _INDEX
+    return pile[-1].view(np.int64)
+
+
+def best(pile: Array, k: int, *, sorted: bool = True) -> Array:
+    """Pick the best `k` along the last axis.
+
+    Parameters
+    ----------
+    pile : ndarray, shape (planes, m) or (planes, rows, m)
+        Candidates; where a pile has two planes, lower indices come first among equal costs. Its order is lost.
     k : int
         How many, m if there are fewer.
-    n : int
-        All indices are below this.
     sorted : bool
         Whether they must come best first.
 
     Returns
     -------
-    cost, index : ndarray, shape (min(k, m),)
-        Best first if `sorted`; if not, still with lower indices first among equal costs.
+    ndarray, shape (planes, ..., min(k, m))
+        The answers, often in the memory of `pile`.
     """
-    m = cost.size
-    if cost.dtype.itemsize > 4 or n > int(_INDEX):
-        if m > 2 * k:  # drop what is worse than the k-th before a sort that must be stable
-            near = np.flatnonzero(cost <= np.partition(cost, k - 1)[k - 1])
-            cost, index = cost[near], index[near]
-        order = np.argsort(cost, kind="stable")[:k]
-        return cost[order], index[order]
-    word = _packed(cost, index)
-    if m > k and (m > 2 * k or not sorted):
-        word.partition(k - 1)
-        word = word[:k]
-    word.sort()
-    word = word[:k]
-    return (word >> _SHIFT).astype(cost.dtype), (word & _INDEX).astype(np.int64)
-
-
-def best_of_table(cost: Array, index: Array, k: int, n: int, *, sorted: bool) -> Array:
-    """Pick the best `k` of every row of a table of candidates.
-
-    Parameters
-    ----------
-    cost, index : ndarray, shape (rows, m)
-        Candidates; among equal costs of a row, lower indices come first.
-    k : int
-        How many, at most m.
-    n : int
-        All indices are below this.
-    sorted : bool
-        Whether they must come best first.
-
-    Returns
-    -------
-    ndarray of int64, shape (rows, k)
-        Their indices.
-    """
-    m = cost.shape[1]
-    if cost.dtype.itemsize > 4 or n > int(_INDEX):
-        order = np.argsort(cost, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(np.broadcast_to(index, cost.shape), order, axis=1)
-    word = _packed(cost, index)
+    m = pile.shape[-1]
+    if len(pile) == 2:
+        return _best_of_pairs(pile, k)
     if k < m and (m > 2 * k or not sorted):
-        word.partition(k - 1, axis=1)
-        word = word[:, :k]
-    if sorted or k == m:
-        word.sort(axis=1)
-    return (word[:, :k] & _INDEX).astype(np.int64)
+        pile.partition(k - 1, axis=-1)
+        pile = pile[..., :k]
+    if sorted:
+        pile.sort(axis=-1)
+    return pile[..., :k]
+
+
+def _best_of_pairs(pile: Array, k: int) -> Array:
+    if pile.ndim == 2 and pile.shape[-1] > 2 * k:  # drop what is worse than the k-th before a sort that must be stable
+        pile = pile[:, pile[0] <= np.partition(pile[0], k - 1)[k - 1]]
+    order = np.argsort(pile[0], axis=-1, kind="stable")[..., :k]
+    return np.take_along_axis(pile, order[None], axis=-1)

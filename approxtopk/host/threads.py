@@ -1,24 +1,32 @@
-"""A few threads for the host path, started when first needed. NumPy lets them run side by side inside its loops."""
+"""A few threads for the host path, started when first needed. NumPy lets them run side by side inside its loops.
+
+They are daemon threads of our own. Python ends the pools of `concurrent.futures` before it joins the other threads
+and before `atexit`, and a call from there must still work.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from itertools import islice
+from queue import SimpleQueue
 from typing import TypeVar
 
 __all__ = ["run", "width"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+Job = tuple["Future[None]", Callable[[], None]]
 
 MOST = 16
 """More threads than this wait for each other's Python code."""
 
-_lock = threading.Lock()
-_pool: ThreadPoolExecutor | None = None
+_lock = threading.RLock()  # a __del__ may call us while we hold it
+_jobs: SimpleQueue[Job] = SimpleQueue()
+_started = 0
 
 
 def width() -> int:
@@ -42,7 +50,7 @@ def run(task: Callable[[T], R], items: Iterable[T], count: int) -> list[R]:
         How many there are.
     """
     workers = min(width(), count)
-    if workers < 2:
+    if workers < 2 or sys.is_finalizing():  # by then daemon threads are frozen
         return [task(item) for item in items]
     work = list(islice(items, count))
     results: list[R | None] = [None] * count
@@ -52,7 +60,7 @@ def run(task: Callable[[T], R], items: Iterable[T], count: int) -> list[R]:
         for i in positions:
             results[i] = task(work[i])
 
-    others = [_executor().submit(drain) for _ in range(workers - 1)]
+    others = _submit(drain, workers - 1)
     try:
         drain()
     finally:
@@ -65,18 +73,39 @@ def run(task: Callable[[T], R], items: Iterable[T], count: int) -> list[R]:
     return results  # type: ignore[return-value]
 
 
-def _executor() -> ThreadPoolExecutor:
-    global _pool
+def _submit(call: Callable[[], None], times: int) -> list[Future[None]]:
+    """Ask `times` threads to make a call; some may never start it."""
+    global _started
     with _lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(MOST, thread_name_prefix="approxtopk")
-        return _pool
+        while _started < times:
+            try:
+                threading.Thread(target=_work, args=(_jobs,), name="approxtopk", daemon=True).start()
+            except RuntimeError:  # no more threads now: the caller does what is left
+                break
+            _started += 1
+        futures: list[Future[None]] = [Future() for _ in range(times)]
+        for future in futures:
+            _jobs.put((future, call))
+    return futures
+
+
+def _work(jobs: SimpleQueue[Job]) -> None:
+    while True:
+        future, call = jobs.get()
+        if future.set_running_or_notify_cancel():
+            try:
+                call()
+            except BaseException as failure:
+                future.set_exception(failure)
+            else:
+                future.set_result(None)
+        del future, call  # they hold arrays, and the next may be long in coming
 
 
 def _forget() -> None:
     """Threads do not survive a fork."""
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+    global _lock, _jobs, _started
+    _lock, _jobs, _started = threading.RLock(), SimpleQueue(), 0
 
 
 if hasattr(os, "register_at_fork"):

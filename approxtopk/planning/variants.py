@@ -27,7 +27,7 @@ _LONG = (2**30, 2**33)
 #: Too few to fill a GPU, and enough.
 _ROWS = (2, 2**16)
 #: Long and short buckets, as many as 1, 2, 4, 8 and 16 neighbouring lanes divide and no more.
-_BUCKETS = tuple(base + lanes for base in (0, 2**20) for lanes in (1, 2, 4, 8, 16))
+_BUCKETS = (3, 2, 4, 8, 16, *(2**20 + lanes for lanes in (1, 2, 4, 8, 16)))
 
 
 class Variant(NamedTuple):
@@ -94,8 +94,8 @@ def _of_rows(dtype: str, mode: str, n: int, rows: int, many_dims: bool) -> Itera
             strides.insert(0, strides[0] * (extent + 1))
         return Request.build(name, shape, tuple(strides), dtype, k, mode=mode, **arguments)
 
-    # Fewer entries than one block sorts, and more.
-    for k in (1, min(n // 2, 5000)):
+    # More than a bucket keeps; fewer entries than one block sorts, and more.
+    for k in (KEEP[-1] + 2, min(n // 2, 5000)):
         for is_sorted in (True, False):
             for stride in (1, 2):
                 yield build("top_k", k, stride, sorted=is_sorted)
@@ -105,4 +105,4 @@ def _of_rows(dtype: str, mode: str, n: int, rows: int, many_dims: bool) -> Itera
     if n in _LONG:
         for b in _BUCKETS:
             for kept in KEEP:
-                yield build("approx_top_k", 1, buckets=b, k_per_bucket=kept)
+                yield build("approx_top_k", kept + 1, buckets=b, k_per_bucket=kept)
