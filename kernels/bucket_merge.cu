@@ -14,7 +14,7 @@ struct MergeParams {
     i64 step_threads;
 };
 
-extern "C" __global__ void __launch_bounds__(256) bucket_merge(const __grid_constant__ MergeParams p) {
+extern "C" __global__ void __launch_bounds__(256, 1) bucket_merge(const __grid_constant__ MergeParams p) {
     const u64 b = u64(p.buckets);
     Team team(u32(p.step_threads), false);
     u64 lane = u64(blockIdx.x) * team.lane_threads + team.lane_thread;

@@ -59,7 +59,6 @@ extern "C" __global__ void __launch_bounds__(256, 1) bucket_walk(const __grid_co
     full_end = Index(size + (bucket < longer ? 1 : 0));
 #endif
 
-    const Coding& coding = p.output.result.coding;
     Queue queue[VECTOR];
 #pragma unroll
     for (int v = 0; v < VECTOR; ++v) queue[v].clear();
@@ -79,9 +78,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) bucket_walk(const __grid_co
     int to_fill = KEEP + (VECTOR > 1 ? 1 : 0);
     const Index last = end < full_end ? end : full_end;
     const Index ahead = (UNROLL - 1) * stride;
+    const Index full_speed_end = held(last > ahead ? last - ahead : Index(0));
+    const u64 jump = held(u64(i64(stride) * step_stride) * sizeof(Element));  // bytes, modulo 2^64
+    const Maker make(p.output.result.coding);
     while (active && step < end && step <= full_end) {
         const Element* from = origin + i64(step) * step_stride;
-        if (to_fill > 0 || step + ahead >= last) {
+        if (to_fill > 0 || step >= full_speed_end) {
 #pragma unroll
             for (int v = 0; v < VECTOR; ++v) {
 #if VECTOR > 1
@@ -90,23 +92,30 @@ extern "C" __global__ void __launch_bounds__(256, 1) bucket_walk(const __grid_co
 #else
                 const bool there = step < full_end;
 #endif
-                if (there) queue[v].insert<false>(make_kept(key_of(load(from + v), coding), Step(step - base)));
+                if (!there) continue;
+                Kept kept[1];
+                make(Pack<Element, 1>{load(from + v)}, Step(step - base), kept);
+                queue[v].insert<false>(kept[0]);
             }
             --to_fill;
             step += stride;
         } else {
-            Pack<Element, VECTOR> pack[UNROLL];
+            do {
+                Pack<Element, VECTOR> pack[UNROLL];
 #pragma unroll
-            for (int u = 0; u < UNROLL; ++u)
-                pack[u] = load_pack<Element, VECTOR>(from + i64(u) * i64(stride) * step_stride);
+                for (int u = 0; u < UNROLL; ++u) {
+                    pack[u] = load_pack<Element, VECTOR>(from);
+                    from = reinterpret_cast<const Element*>(reinterpret_cast<u64>(from) + jump);
+                }
 #pragma unroll
-            for (int u = 0; u < UNROLL; ++u) {
-                const Step now = Step(step - base + Index(u) * stride);
+                for (int u = 0; u < UNROLL; ++u) {
+                    Kept kept[VECTOR];
+                    make(pack[u], Step(step - base + Index(u) * stride), kept);
 #pragma unroll
-                for (int v = 0; v < VECTOR; ++v)
-                    queue[v].insert<true>(make_kept(key_of(pack[u].item[v], coding), now));
-            }
-            step += UNROLL * stride;
+                    for (int v = 0; v < VECTOR; ++v) queue[v].insert<true>(kept[v]);
+                }
+                step += UNROLL * stride;
+            } while (step < full_speed_end);
         }
     }
 

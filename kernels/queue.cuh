@@ -1,35 +1,16 @@
 // The best KEEP entries of one bucket, best first, in registers.
 //
-// Macros: KEEP, and PACKED (0, 1): a narrow key and the step it came from in one 32-bit word, so that one
-// integer comparison decides order and ties.
+// Macros: KEEP, and PACKED (0, 1). How an entry is kept is what the walk's speed hangs on, hence three ways. Each has
+// its type Kept, made by a Maker, and the same functions on it: beats(a, b) for any two, and beats_earlier(a, b) and
+// insert_branchless for an entry `a` of a later step than all it is compared with, none of them empty.
 #pragma once
 #include "rows.cuh"
-
 #if PACKED
-typedef u32 Kept;
-typedef u32 Step;
-constexpr Step STEP_MASK = (Step(1) << KEY_SHIFT) - 1;
-constexpr Kept NOTHING = 0;
-
-// `step` must be less than STEP_MASK.
-__device__ __forceinline__ Kept make_kept(Key key, Step step) { return key | (STEP_MASK - step); }
-__device__ __forceinline__ Key kept_key(Kept kept) { return kept & ~STEP_MASK; }
-__device__ __forceinline__ Step kept_step(Kept kept) { return STEP_MASK - (kept & STEP_MASK); }
-__device__ __forceinline__ bool is_nothing(Kept kept) { return kept == NOTHING; }
-__device__ __forceinline__ bool beats(Kept a, Kept b) { return a > b; }
-__device__ __forceinline__ bool beats_earlier(Kept a, Kept b) { return a > b; }
+#include "kept_packed.cuh"
+#elif FLOAT && BITS == 32 && KEEP == 1
+#include "kept_number.cuh"
 #else
-typedef Index Step;
-typedef Entry Kept;
-constexpr Kept NOTHING = EMPTY;
-
-__device__ __forceinline__ Kept make_kept(Key key, Step step) { return {key, step}; }
-__device__ __forceinline__ Key kept_key(const Kept& kept) { return kept.key; }
-__device__ __forceinline__ Step kept_step(const Kept& kept) { return kept.index; }
-__device__ __forceinline__ bool is_nothing(const Kept& kept) { return kept.index == NOWHERE; }
-__device__ __forceinline__ bool beats(const Kept& a, const Kept& b) { return better(a, b); }
-// For `b` of an earlier step than `a` and not empty: equal keys stay.
-__device__ __forceinline__ bool beats_earlier(const Kept& a, const Kept& b) { return a.key > b.key; }
+#include "kept_entry.cuh"
 #endif
 
 struct Queue {
@@ -43,6 +24,10 @@ struct Queue {
     // EARLIER: every slot holds an entry of an earlier step than `entry`.
     template <bool EARLIER>
     __device__ __forceinline__ void insert(const Kept& entry) {
+        if (EARLIER && BRANCHLESS) {
+            insert_branchless(kept, entry);
+            return;
+        }
         if (!wins<EARLIER>(entry, kept[KEEP - 1])) return;
 #pragma unroll
         for (int j = KEEP - 1; j > 0; --j) {

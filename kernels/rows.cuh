@@ -34,6 +34,7 @@ struct Batch {
 // The offset, in elements, of a row's first entry.
 __device__ __forceinline__ i64 row_offset(const Batch& batch, u64 row) {
     i64 offset = 0;
+#pragma unroll 1
     for (int d = int(batch.dims) - 1; d > 0; --d) {
         u64 coordinate;
         row = divide(row, u64(batch.extent[d]), coordinate);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from approxtopk.buffer import Device
 from approxtopk.dtypes import DTYPES
 from approxtopk.runtime import serving, substitute
 
+from .backends import gpu_present
 from .emulated import emulated
 
 # 0 to 7 are exact in every element type, float8_e5m2 included.
@@ -405,6 +407,7 @@ def test_torch_drop_in_out(torch: Any, sample: Any) -> None:
     for shape in ((0,), theirs.values.shape):
         values, indices = torch.empty(shape), torch.empty(shape, dtype=torch.int64)
         ours = topk(sample, 3, out=(values, indices))
+        assert type(ours) is torch.return_types.topk_out is type(torch.topk(sample, 3, out=ours))
         assert ours.values is values and torch.equal(values, theirs.values) and torch.equal(indices, theirs.indices)
     strided = torch.empty(4, 3, 6).transpose(1, 2)
     topk(sample, 3, out=(strided, torch.empty(0, dtype=torch.int64)))
@@ -491,8 +494,27 @@ def test_torch_vmap(torch: Any, sample: Any, in_dim: int) -> None:
 
 
 def test_torch_operator_checks(torch: Any, sample: Any) -> None:
-    arguments = (sample, "top_k", 3, 2, True, True, 1.0, None, None, True, "int64")
-    torch.library.opcheck(torch.ops.approxtopk.select.default, arguments)
+    for options in (atk.plan(9, 3, exact=True).request.options, atk.plan(9, 3, buckets=4).request.options):
+        torch.library.opcheck(torch.ops.approxtopk.select.default, (sample, 2, *options))
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "smallest", "index_dtype": "int32"}, {"sorted": False}])
+@pytest.mark.parametrize("named", [{}, {"buckets": 8, "k_per_bucket": 2, "interleaved": False}])
+def test_one_cache_holds_every_plan(torch: Any, sample: Any, options: dict[str, Any], named: dict[str, Any]) -> None:
+    """What is met again below a dispatcher or under vmap is planned as the call is, in the cache that tests clear."""
+    from approxtopk.call import _cached_plan
+    from approxtopk.planning.cached import cached_plan, replan
+
+    assert _cached_plan is cached_plan
+    plan = atk.plan(tuple(sample.shape), 5, device="sm_90", **options, **named)
+    r = plan.request
+    assert replan(r.options, r.shape, r.strides, r.dtype.name, r.axis, plan.device) == plan
+    x = sample.transpose(0, 1)
+    want = atk.approx_top_k(x, 5, **options, **named)
+    cached_plan.cache_clear()
+    got = torch.vmap(lambda row: tuple(atk.approx_top_k(row, 5, **options, **named)))(x)
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+    assert cached_plan.cache_info().currsize == 2  # of the row as it is traced, and of the batch
 
 
 # --- JAX ------------------------------------------------------------------------------------------------------------
@@ -548,13 +570,15 @@ def test_jax_drop_ins(jax: Any, axis: int) -> None:
         (approx_max_k(x, 3, axis, 1.0), jax.lax.approx_max_k(x, 3, axis, 1.0)),
         (approx_min_k(x, 3, reduction_dimension=axis), jax.lax.approx_min_k(x, 3, axis)),
     ):
-        assert len(ours) == 2
+        assert type(ours) is type(theirs) and len(ours) == 2
         np.testing.assert_array_equal(ours[1], theirs[1])
         np.testing.assert_array_equal(ours[0], theirs[0])
         assert ours[1].dtype == theirs[1].dtype
     np.testing.assert_array_equal(top_k(np.asarray(x), 2)[1], jax.lax.top_k(x, 2)[1])
     flags = x > 3
-    assert top_k(flags, 2)[0].dtype == bool
+    assert top_k(flags, 2)[0].dtype == bool and type(top_k(flags, 2)) is type(jax.lax.top_k(flags, 2))
+    alike = [jax.tree.structure(jax.eval_shape(lambda x, f=f: f(x, 3), x)) for f in (top_k, jax.lax.top_k)]
+    assert alike[0] == alike[1]
     np.testing.assert_array_equal(top_k(flags, 2)[0], jax.lax.top_k(flags, 2)[0])
 
 
@@ -688,6 +712,130 @@ def test_dlpack_result_by_the_namespace(torch: Any, dtype: str) -> None:
     assert values.dtype is getattr(torch, dtype) and indices.dtype is torch.int64
     np.testing.assert_array_equal(indices.numpy(), expected(reference, 3, 1)[1])
     np.testing.assert_array_equal(values.double().numpy(), expected(reference, 3, 1)[0])
+
+
+class Housed(Foreign):
+    """Of a namespace that is given: a callable that `__array_namespace__` is, or the error it raises."""
+
+    def __init__(self, x: np.ndarray, namespace: Any) -> None:
+        super().__init__(x)
+        self.namespace = namespace
+
+    def __array_namespace__(self) -> Any:
+        if isinstance(self.namespace, Exception):
+            raise self.namespace
+        return self.namespace
+
+
+def refuse(x: Any) -> Any:
+    raise BufferError("not from strangers")
+
+
+def take_no_integers(x: Any) -> Any:
+    return refuse(x) if isinstance(x, np.ndarray) and x.dtype == np.int64 else np.from_dlpack(x)
+
+
+NAMESPACES = {
+    "NumPy's": np,
+    "wrapped NumPy": types.SimpleNamespace(from_dlpack=np.from_dlpack),
+    "raises": RuntimeError("no standard here"),
+    "lacks it": types.SimpleNamespace(),
+    "None": None,
+    "not callable": types.SimpleNamespace(from_dlpack=3),
+    "refuses": types.SimpleNamespace(from_dlpack=refuse),
+    "refuses indices": types.SimpleNamespace(from_dlpack=take_no_integers),
+    "no bfloat16": types.SimpleNamespace(from_dlpack=lambda x: np.from_dlpack(x)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+@pytest.mark.parametrize("name", NAMESPACES)
+def test_dlpack_result_where_the_namespace_does_not_take_it(name: str, dtype: str) -> None:
+    reference = rows((4, N), 1)
+    x = Housed(NumPy().make(reference, dtype), NAMESPACES[name])
+    values, indices = atk.top_k(x, 3)
+    assert type(values) is type(indices) is np.ndarray
+    assert (values.dtype.name, indices.dtype.name) == (dtype, "int64")
+    np.testing.assert_array_equal(values.astype(float), expected(reference, 3, 1)[0])
+    np.testing.assert_array_equal(indices, expected(reference, 3, 1)[1])
+    assert x.deleted == 1
+    assert atk.top_k(x, 0).values.shape == (4, 0)
+
+
+def test_dlpack_without_ml_dtypes_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from approxtopk.adapters import dlpack
+
+    def missing(name: str) -> Any:
+        raise atk.BackendMissing("x has dtype bfloat16, which NumPy has through ml_dtypes only")
+
+    x = Housed(NumPy().make(rows((4, N), 1), "bfloat16"), np)
+    monkeypatch.setattr(dlpack, "_numpy_dtype", missing)
+    machine = Machine()
+    with substitute("cpu", machine), pytest.raises(atk.BackendMissing, match="ml_dtypes"):
+        atk.top_k(x, 3)
+    assert (machine.runs, x.deleted) == (0, 1)
+
+
+# --- plan -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("f4", "float32"),
+        ("half", "float16"),
+        ("double", "float64"),
+        (float, "float64"),
+        (np.longlong, "int64"),
+        (np.uint8, "uint8"),
+        (np.dtype("<i2"), "int16"),
+        ("bfloat16", "bfloat16"),
+        ("float8_e5m2", "float8_e5m2"),
+    ],
+)
+def test_plan_takes_the_dtype_as_numpy_spells_it(spelling: Any, name: str) -> None:
+    assert atk.plan(100, 3, dtype=spelling, device="cpu").request.dtype.name == name
+    if name.startswith("int"):
+        assert atk.plan(100, 3, index_dtype="i4", device="cpu").request.index_dtype == "int32"
+
+
+def test_plan_takes_every_frameworks_dtypes_and_devices(torch: Any, jax: Any) -> None:
+    import ml_dtypes
+
+    for dtype in (torch.bfloat16, jax.numpy.bfloat16, ml_dtypes.bfloat16, np.dtype(ml_dtypes.bfloat16)):
+        assert atk.plan(100, 3, dtype=dtype, device="cpu").request.dtype.name == "bfloat16"
+    for index in (torch.int32, jax.numpy.int32, np.int32, np.dtype("i4"), "i4", "int32"):
+        assert atk.plan(100, 3, index_dtype=index, device="cpu").request.index_dtype == "int32"
+    for device in ("cpu:0", torch.device("cpu"), torch.device("cpu", 0), jax.devices("cpu")[0], Device("cpu")):
+        assert atk.plan(100, 3, device=device).device.architecture == "cpu"
+    with substitute("cuda", Machine()):
+        for device in ("cuda", torch.device("cuda"), torch.device("cuda:1"), Device("cuda", 2)):
+            assert atk.plan(100, 3, device=device).device.architecture == "sm_90"
+
+
+def test_print_of_a_plan() -> None:
+    plan = atk.plan(2**20, 64, buckets=2**13, k_per_bucket=4, device="sm_90")
+    assert 0.9999995 < plan.expected_recall < 1 and "  expected recall  1 - " in str(plan)
+    for recall, shown in ((1 - 2.0**-30, "1 - 9.3e-10"), (1.0, "1"), (0.95, "0.95"), (0.999999, "0.999999")):
+        assert f"  expected recall  {shown}\n" in str(dataclasses.replace(plan, expected_recall=recall))
+    assert "  bytes read       0 B\n" in str(atk.plan((4, 100), 0, device="sm_90"))
+    assert "(1 x the input)" in str(atk.plan((4, 100), 3, device="cpu"))
+    first, other = atk.plan(2**20, 64, device="sm_90").steps[0], atk.plan((4, 100), 3, device="cpu").steps[0]
+    lines = str(dataclasses.replace(plan, steps=(first, first, first, other, first))).splitlines()
+    steps = lines[lines.index("  launches         5") + 1 : -2]
+    assert len(steps) == 3 and steps[0].endswith(", x 3") and steps[0].startswith(steps[2])
+
+
+@pytest.mark.skipif(gpu_present(), reason="there is a GPU to plan for")
+def test_plan_does_not_import_cupy_for_want_of_a_driver() -> None:
+    code = """
+        import ctypes, sys
+        import approxtopk as atk
+        def missing(*_): raise OSError("no driver")
+        ctypes.CDLL = missing
+        print(atk.plan(100, 3).device.architecture, "cupy" in sys.modules)
+    """
+    assert python(code).split() == ["cpu", "False"]
 
 
 # --- importing ------------------------------------------------------------------------------------------------------

@@ -115,6 +115,7 @@ ARGUMENTS: list[tuple[str, dict[str, Any], type[BaseException], tuple[str, ...]]
     ("mode unknown", {"mode": "max"}, InvalidArgument, ("mode = 'max'", "'largest'", "'smallest'")),
     ("mode upper case", {"mode": "LARGEST"}, InvalidArgument, ("mode = 'LARGEST'",)),
     ("mode empty", {"mode": ""}, InvalidArgument, ("mode = ''",)),
+    ("mode long", {"mode": "m" * 3000}, InvalidArgument, ("mode = 'mmm", "...")),
     ("mode None", {"mode": None}, InvalidType, ("mode must", "None")),
     ("mode bool", {"mode": True}, InvalidType, ("mode must", "True (bool)")),
     ("mode bytes", {"mode": b"largest"}, InvalidType, ("mode must", "bytes")),
@@ -160,6 +161,18 @@ ARGUMENTS: list[tuple[str, dict[str, Any], type[BaseException], tuple[str, ...]]
     ("index_dtype uint32", {"index_dtype": np.uint32}, InvalidArgument, ("index_dtype = uint32", "int64")),
     ("index_dtype float", {"index_dtype": float}, InvalidArgument, ("index_dtype = float64",)),
     ("index_dtype unknown", {"index_dtype": "nope"}, InvalidArgument, ("index_dtype = 'nope'", "int32")),
+    ("index_dtype long", {"index_dtype": "i" * 3000}, InvalidArgument, ("index_dtype = 'iii", "...")),
+    ("index_dtype other order", {"index_dtype": ">i8"}, InvalidArgument, ("index_dtype = >i8", "byte order")),
+    ("index_dtype other dtype", {"index_dtype": np.dtype(">i4")}, InvalidArgument, ("index_dtype = >i4", "int32")),
+    ("index_dtype void", {"index_dtype": "i4,i4"}, InvalidArgument, ("index_dtype = void64", "int32")),
+    ("index_dtype abstract", {"index_dtype": np.integer}, InvalidArgument, ("index_dtype = <class", "int32")),
+    ("index_dtype class", {"index_dtype": Unhashable}, InvalidArgument, ("index_dtype = object", "int32")),
+    ("index_dtype dict", {"index_dtype": {"names": ["a"]}}, InvalidType, ("index_dtype must", "dict")),
+    ("index_dtype tuple", {"index_dtype": ("i4", -1)}, InvalidType, ("index_dtype must", "tuple")),
+    ("index_dtype list", {"index_dtype": ["i4"]}, InvalidType, ("index_dtype must", "list")),
+    ("index_dtype bytes", {"index_dtype": b"int32"}, InvalidType, ("index_dtype must", "bytes")),
+    ("index_dtype instance", {"index_dtype": np.int32(7)}, InvalidType, ("index_dtype must", "int32")),
+    ("index_dtype array", {"index_dtype": np.zeros(1, np.int32)}, InvalidType, ("index_dtype must", "ndarray")),
     ("index_dtype number", {"index_dtype": 32}, InvalidType, ("index_dtype must", "32 (int)")),
     ("index_dtype object", {"index_dtype": object()}, InvalidType, ("index_dtype must", "object")),
     ("index_dtype True", {"index_dtype": True}, InvalidType, ("index_dtype must", "True (bool)")),
@@ -223,6 +236,11 @@ def numpy_cases() -> Iterator[Case]:
             "datetime64": (np.zeros(4, "M8[s]"), UnsupportedDType, ("x has dtype datetime64[s]",)),
             "timedelta64": (np.zeros(4, "m8[s]"), UnsupportedDType, ("x has dtype timedelta64[s]",)),
             "void": (np.zeros(4, "V8"), UnsupportedDType, ("x has dtype |V8",)),
+            "many fields": (
+                np.zeros(4, [(f"field{i}", "f4") for i in range(999)]),
+                UnsupportedDType,
+                ("x has dtype [('field0'", "...;"),
+            ),
             "structured": (packed, UnsupportedDType, ("x has dtype [('a'",)),
             "big-endian": (np.zeros(4, ">f4"), UnsupportedDType, ("x has dtype >f4", "newbyteorder")),
             "big-endian int": (np.zeros(4, ">i8"), UnsupportedDType, ("x has dtype >i8", "newbyteorder")),
@@ -305,6 +323,11 @@ def torch_cases() -> Iterator[Case]:
     yield from drop_in("k bool", TypeError, "argument 'k' (position 2) must be int, not bool", k=True)
     yield from drop_in("k None", TypeError, "argument 'k' (position 2) must be int, not NoneType", k=None)
     yield from drop_in("k str", TypeError, "argument 'k' (position 2) must be int, not str", k="2")
+    for far in (2**70, -(2**70), 2**63, 10**5000):
+        name = f"beyond 64 bits, {far.bit_length()} {far > 0}"
+        yield from drop_in(f"k {name}", ValueError, "Overflow when unpacking long long", k=far)
+        yield from drop_in(f"dim {name}", ValueError, "Overflow when unpacking long long", dim=far)
+    yield from drop_in("dim before k", TypeError, "argument 'dim' (position 3) must be int, not str", k=2**70, dim="a")
     yield from drop_in("dim", IndexError, "expected to be in range of [-2, 1], but got 2", dim=2)
     yield from drop_in("dim None", TypeError, "argument 'dim' (position 3) must be int, not NoneType", dim=None)
     yield from drop_in("dim float", TypeError, "argument 'dim' (position 3) must be int, not float", dim=1.0)
@@ -340,6 +363,7 @@ def torch_cases() -> Iterator[Case]:
     yield older("j and k_per_bucket", InvalidArgument, "j = 1", "k_per_bucket = 2", j=1, k_per_bucket=2)
     yield older("k_mult and buckets", InvalidArgument, "buckets = 5", "= 6", j=1, k_mult=2, buckets=5)
     yield older("too many buckets", InvalidArgument, "buckets = 12", "1 to 10", j=1, k_mult=4)
+    yield Case("approx_topk k, j", lambda: approx_topk(x, 10**5000, j=1), ValueError, ("Overflow",), False)
     yield older("recall", InvalidArgument, "recall_target = 2.0", recall_target=2.0)
 
 
@@ -394,7 +418,12 @@ def jax_cases() -> Iterator[Case]:
     yield from drop_in("str", TypeError, "str", operand="12")
     yield from drop_in("0-d", (ValueError, TypeError), "dimension", operand=jnp.float32(1), k=1)  # type: ignore[arg-type]
     yield from drop_in("axis", ValueError, "axis 3 is out of bounds", functions=(top_k,), axis=3)
-    yield from drop_in("complex", TypeError, "complex64", functions=(top_k,), operand=x.astype(jnp.complex64))
+    waves = x.astype(jnp.complex64)
+    yield from drop_in("complex", ValueError, "not compatible with complex", functions=(top_k,), operand=waves)
+    yield from drop_in("complex, k", ValueError, "complex inputs", functions=(top_k,), operand=waves, k=11)
+    yield from drop_in("complex, k < 0", ValueError, "nonnegative", functions=(top_k,), operand=waves, k=-1)
+    yield from drop_in("complex number", ValueError, "complex inputs", functions=(top_k,), operand=np.array([2j]))
+    yield from drop_in("complex", ValueError, "floating type", functions=approximate, operand=waves)
     yield from drop_in("axis", ValueError, "axis 3", functions=approximate, reduction_dimension=3)
     yield from drop_in("k 0", ValueError, "k must be positive", functions=approximate, k=0)
     yield from drop_in("integers", ValueError, "floating", functions=approximate, operand=x.astype(jnp.int32))
@@ -540,12 +569,53 @@ def dlpack_cases() -> Iterator[Case]:
     )
 
 
+# --- plan -----------------------------------------------------------------------------------------------------------
+
+
+class Unprintable:
+    def __str__(self) -> str:
+        raise RuntimeError("no name")
+
+
+def plan_cases() -> Iterator[Case]:
+    def case(name: str, error: type[BaseException], *words: str, **given: Any) -> Case:
+        return Case(name, lambda: atk.plan((3, 10), 2, **given), error, words)
+
+    dtypes: dict[str, Any] = {
+        "other order": np.dtype(">f4"),
+        "other order by name": ">f4",
+        "bool": bool,
+        "complex": "complex64",
+        "object": object,
+        "class": Unhashable,
+        "unknown": "float31",
+        "void": "f4,f4",
+        "abstract": np.floating,
+        "datetime": "M8[s]",
+        "long": "f" * 3000,
+    }
+    for name, dtype in dtypes.items():
+        yield case(f"dtype {name}", UnsupportedDType, "dtype = ", "float8_e5m2", dtype=dtype)
+    for wrong in (None, 7, b"f4", np.float32(1), np.zeros(2, np.float32), ("f4", 2), {"names": ["a"]}, ["f4"]):
+        kind = type(wrong).__name__
+        yield case(f"dtype {kind}", InvalidType, "dtype must", kind, "float8_e5m2", dtype=wrong)
+    for text in ("gpu", "cuda:-1", "cuda:x", "cuda:" + "9" * 5000, "cpu:1", "sm_1", "", "CUDA", "cuda:\u0661"):
+        yield case(f"device {text[:9]}", InvalidArgument, "device = '", "'sm_90'", device=text)
+    for wrong in (0, 1.5, b"cuda", ["cuda"], np.zeros(2), Unprintable(), Unhashable):
+        kind = type(wrong).__name__
+        yield case(f"device {kind}", InvalidType, "device must", kind, "'sm_90'", device=wrong)
+    yield case("unknown argument", InvalidType, "unexpected keyword argument 'bucket'", bucket=3)
+    yield case("long unknown argument", InvalidType, "'aaa", "...", **{"a" * 3000: 3})
+    yield case("bucket keyword, exact", InvalidType, "'buckets'", exact=True, buckets=3)
+
+
 TABLES: dict[str, Callable[[], Iterator[Case]]] = {
     "numpy": numpy_cases,
     "torch": torch_cases,
     "jax": jax_cases,
     "cupy": cupy_cases,
     "dlpack": dlpack_cases,
+    "plan": plan_cases,
 }
 
 
@@ -592,7 +662,20 @@ if __name__ != "__main__":
         problem = complaint(case)
         assert not problem, problem
 
-    @pytest.mark.parametrize("framework", TABLES)
+    @pytest.mark.parametrize("text", ["9" * 5000, "x" * 5000, "3x" + "9" * 5000], ids=["digits", "text", "product"])
+    @pytest.mark.parametrize("place", [0, 1])
+    def test_command_line_echoes_little(capsys: pytest.CaptureFixture[str], text: str, place: int) -> None:
+        from approxtopk.cli import main
+
+        arguments = ["10", "3"]
+        arguments[place] = text
+        with pytest.raises(SystemExit) as stop:
+            main(["plan", *arguments])
+        complaint = capsys.readouterr().err.splitlines()[-1]
+        assert stop.value.code == 2
+        assert len(complaint) < 250 and "..." in complaint and "_shape" not in complaint
+
+    @pytest.mark.parametrize("framework", [name for name in TABLES if name != "plan"])
     def test_each_adapter_has_at_least_sixty(framework: str) -> None:
         cases = table(framework)
         if not cases:

@@ -17,6 +17,8 @@ from ...top_k import OPERATOR as EXACT
 
 __all__ = ["approx_topk", "topk"]
 
+_types: Any = torch.return_types  # topk_out is left out of its stubs
+
 
 def topk(
     input: torch.Tensor,
@@ -26,7 +28,7 @@ def topk(
     sorted: bool = True,
     *,
     out: tuple[torch.Tensor, torch.Tensor] | None = None,
-) -> torch.return_types.topk | torch.return_types.topk_out:
+) -> torch.return_types.topk:
     """Exact top-k in place of ``torch.topk``: its arguments, its result type, its errors.
 
     Ties, which ``torch.topk`` leaves open, go to the lower index; see `approxtopk.top_k` for the whole order.
@@ -38,8 +40,8 @@ def topk(
 
     Returns
     -------
-    torch.return_types.topk or topk_out
-        ``(values, indices)``; differentiable. ``topk_out`` where `out` is given, as PyTorch's.
+    torch.return_types.topk
+        ``(values, indices)``; differentiable. ``torch.return_types.topk_out`` where `out` is given.
     """
     return _select("topk", EXACT, input, k, dim, largest, sorted, out, {})
 
@@ -58,7 +60,7 @@ def approx_topk(
     j: int | None = None,
     k_mult: float | None = None,
     out: tuple[torch.Tensor, torch.Tensor] | None = None,
-) -> torch.return_types.topk | torch.return_types.topk_out:
+) -> torch.return_types.topk:
     """Approximate top-k with the arguments of ``torch.topk``.
 
     Parameters
@@ -73,8 +75,8 @@ def approx_topk(
 
     Returns
     -------
-    torch.return_types.topk or topk_out
-        ``(values, indices)``; differentiable. ``topk_out`` where `out` is given, as PyTorch's.
+    torch.return_types.topk
+        ``(values, indices)``; differentiable. ``torch.return_types.topk_out`` where `out` is given.
 
     Raises
     ------
@@ -139,7 +141,7 @@ def _select(
     sorted: Any,
     out: Any,
     options: dict[str, Any],
-) -> torch.return_types.topk | torch.return_types.topk_out:
+) -> torch.return_types.topk:
     """Check as PyTorch checks, select, and hand back as PyTorch does."""
     if not isinstance(input, torch.Tensor):
         raise TypeError(f"{name}(): argument 'input' (position 1) must be Tensor, not {type(input).__name__}")
@@ -178,7 +180,8 @@ def _select(
         return torch.return_types.topk((values, indices))
     for given, result in zip(out, (values, indices), strict=True):
         _copy_out(given, result)
-    return torch.return_types.topk_out(tuple(out))
+    written: torch.return_types.topk = _types.topk_out(tuple(out))
+    return written
 
 
 def _translate(name: str, error: Exception, input: torch.Tensor) -> NoReturn:
@@ -199,8 +202,9 @@ def _integer(name: str, argument: str, position: int, value: Any) -> int:
 
 
 def _check_64_bits(*values: int) -> None:
-    if not all(-(2**63) <= value < 2**63 for value in values):
-        raise ValueError("Overflow when unpacking long long")
+    for value in values:
+        if not -(2**63) <= value < 2**63:
+            raise ValueError("Overflow when unpacking long long")
 
 
 def _check_out(name: str, input: torch.Tensor, out: Any) -> None:

@@ -41,7 +41,7 @@ def dispatch(x: torch.Tensor, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
     return values, indices
 
 
-# The derivative is taken outside, by the adapter.
+# The one registered operator, of every selection; the derivative is taken outside, by the adapter.
 _RECORD = Operator("select", inputs=("x",), outputs=("values", "indices"), derivative=None)
 
 _registry: Any = torch.library  # untyped in places that differ between releases

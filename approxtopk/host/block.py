@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 
 from .bound import bound, bound_of_costs, sampled, slices
+from .buckets import crowded, reduce_buckets
 from .keys import Array, Order
-from .rank import best_of_list, best_of_table
+from .rank import best, new_pile, pile_of, to_indices
 from .rule import Rule, crowded_out
-from .stream import Stream
 
 __all__ = ["select_rows"]
 
@@ -37,61 +37,72 @@ def select_rows(order: Order, rule: Rule, bits: Array, *, sorted: bool) -> Array
         Indices of the answers.
     """
     rows, n = bits.shape
-    if not rule.buckets and (n <= SHORT or bits.size <= SMALL):
-        return best_of_table(order.costs(bits), np.arange(n), rule.k, n, sorted=sorted)
+    if rule.buckets:
+        simple = crowded(order, rule)
+    else:
+        simple = n <= SHORT or bits.size <= SMALL
+    worst = None if simple else sampled(order, rule, bits)
+    how = None if simple or worst is not None else slices(rule, n)
+    if worst is None and how is None:
+        return _all_of(order, rule, bits, sorted=sorted)
     scores = order.scores(bits)
-    worst = sampled(order, rule, bits)
-    how = None
-    if worst is None:
-        how = slices(rule, n)
-        if how is None:
-            return best_of_table(order.costs(bits), np.arange(n), rule.k, n, sorted=sorted)
+    if how is not None:
         worst = bound(order, rule, scores, how)
+    assert worst is not None
     limit, sound = order.limits(worst)
     found = np.flatnonzero(order.passes(scores, limit[:, None]))
     row = found // n if rows > 1 else np.zeros(found.size, np.int64)
     counts = np.bincount(row, minlength=rows)
-    most = 2 * rule.k + min(n // 16, 1024)
+    most = 2 * int(rule.passing) + min(n // 16, 1024)
     hard = counts > most
     if sound is not None:
         hard |= ~sound
     if hard.any():
-        which = np.flatnonzero(hard)
-        costs = order.costs(bits[which])
-        exact = worst[which] if how is None else bound_of_costs(rule, costs, how)
-        few = _with_few_ties(costs, exact, 2 * most if rule.buckets else rule.k)
-        found = np.concatenate((found[~hard[row]], which[few // n] * n + few % n))
-        found.sort()
+        keep = np.flatnonzero(~hard[row])
+        found = found[keep]
+        if not rule.buckets:
+            which = np.flatnonzero(hard)
+            costs = order.costs(bits[which])
+            exact = worst[which] if how is None else bound_of_costs(rule, costs, how)
+            few = _with_few_ties(costs, exact, rule.k)
+            found = np.concatenate((found, which[few // n] * n + few % n))
+            found.sort()
         row = found // n
         counts = np.bincount(row, minlength=rows)
         hard = counts > 4 * most
         if hard.any():
-            keep = ~hard[row]
+            keep = np.flatnonzero(~hard[row])
             found, row = found[keep], row[keep]
             counts[hard] = 0
-    cost = order.costs(bits.reshape(-1)[found])
     index = found - row * n if rows > 1 else found
+    pile = pile_of(order.costs(bits.reshape(-1)[found]), index, n)
     if rule.buckets:
-        out = crowded_out(rule.bucket(index) + row * rule.buckets, cost, rule.kept, rule.buckets * rows)
+        out = crowded_out(rule.bucket(index) + row * rule.buckets, pile, rule.kept, rule.buckets * rows)
         if out is not None:
-            keep = np.ones(index.size, np.bool_)
-            keep[out] = False
-            cost, index, row = cost[keep], index[keep], row[keep]
+            keep = np.delete(np.arange(row.size), out)
+            pile, row = pile[:, keep], row[keep]
             counts = np.bincount(row, minlength=rows)
-    hard |= counts < rule.k  # a guess that was wrong; and the hard rows, which are none of them here
+    hard = counts < rule.k  # a guess that was wrong; and the rows left out above
     if rows == 1 and not hard[0]:
-        return best_of_list(cost, index, rule.k, n)[1][None]
+        return to_indices(best(pile, rule.k, sorted=sorted))[None]
     # A table with a row's candidates in each row. What fills it up is the worst there is, and comes last.
     width = max(int(counts.max()), rule.k)
-    place = np.arange(index.size) - np.repeat(np.cumsum(counts) - counts, counts)
-    costs = np.full((rows, width), np.iinfo(cost.dtype).max, cost.dtype)
-    indices = np.full((rows, width), n)
-    costs[row, place] = cost
-    indices[row, place] = index
-    best = best_of_table(costs, indices, rule.k, n + 1, sorted=sorted)
-    for r in np.flatnonzero(hard):
-        best[r] = _select_row(order, rule, bits[r])
-    return best
+    place = np.arange(row.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    table = new_pile(order.bits, n, (rows, width))
+    table.fill(np.iinfo(np.uint64).max)
+    table[:, row, place] = pile
+    result = to_indices(best(table, rule.k, sorted=sorted))
+    if hard.any():
+        result[hard] = _all_of(order, rule, bits[hard], sorted=sorted)
+    return result
+
+
+def _all_of(order: Order, rule: Rule, bits: Array, *, sorted: bool) -> Array:
+    """Do the same by looking at every element's cost: for any data."""
+    if rule.buckets:
+        return reduce_buckets(order, rule, bits, sorted=sorted)
+    pile = pile_of(order.costs(bits), np.arange(rule.n), rule.n)
+    return to_indices(best(pile, rule.k, sorted=sorted))
 
 
 def _with_few_ties(costs: Array, worst: Array, most: int) -> Array:
@@ -114,15 +125,3 @@ def _with_few_ties(costs: Array, worst: Array, most: int) -> Array:
     starts = np.searchsorted(ties, np.arange(rows + 1) * n).tolist()
     first = [ties[start : min(start + most, end)] for start, end in pairwise(starts)]
     return np.concatenate((np.flatnonzero(costs < worst[:, None]), *first))
-
-
-def _select_row(order: Order, rule: Rule, row: Array) -> Array:
-    """Select from one row, whatever is in it; indices, best first."""
-    stream = Stream(order, rule)
-    start, length = 0, max(2 * rule.k, 1024)
-    while start < row.size:
-        # Chunks grow: the first one finds a threshold that is about right.
-        stream.feed(row[start : start + length], start)
-        start += length
-        length = min(2 * length, 1 << 16)
-    return stream.cut()[1]

@@ -14,10 +14,10 @@ from numpy.lib.stride_tricks import as_strided
 
 from . import threads
 from .keys import Array, Order
-from .rank import best, fill, new_pile, to_indices
+from .rank import arranged, best, fill, new_pile, to_indices
 from .rule import Rule
 
-__all__ = ["reduce_buckets"]
+__all__ = ["crowded", "reduce_buckets"]
 
 CELLS = 1 << 16
 """Elements looked at in one go: with their words of 8 bytes, they stay in the cache."""
@@ -25,7 +25,7 @@ CELLS = 1 << 16
 LANES = 64
 """Narrower pieces of interleaved buckets would read the same cache lines again."""
 
-FEW = 3
+FEW = 4
 """Up to so many of a bucket are kept by taking the least one after the other: measured."""
 
 
@@ -54,6 +54,11 @@ class Piece:
     kept: int
 
 
+def crowded(order: Order, rule: Rule) -> bool:
+    """Whether the best k that the buckets keep lie so far down a row that reducing the buckets is faster: measured."""
+    return rule.passing - rule.k > rule.n / (64 if order.bits <= 32 else 24)
+
+
 def reduce_buckets(order: Order, rule: Rule, bits: Array, *, sorted: bool, shared: bool = False) -> Array:
     """Select from every row.
 
@@ -77,9 +82,13 @@ def reduce_buckets(order: Order, rule: Rule, bits: Array, *, sorted: bool, share
     def reduce(piece: Piece) -> None:
         pile[:, piece.rows, piece.places] = _reduce(order, piece, rule.n)
 
-    threads.run(reduce, pieces, len(pieces)) if shared else [reduce(piece) for piece in pieces]
+    if shared:
+        threads.run(reduce, pieces, len(pieces))
+    else:
+        for piece in pieces:
+            reduce(piece)
     if len(pile) == 2:  # equal costs in the order of the indices
-        pile = np.take_along_axis(pile, np.argsort(pile[1], axis=-1)[None], axis=-1)
+        pile = arranged(pile, np.argsort(pile[1], axis=-1))
     return to_indices(best(pile, rule.k, sorted=sorted))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .keys import Array
 
-__all__ = ["best", "costs_of", "fill", "indices_of", "new_pile", "pile_of", "to_indices"]
+__all__ = ["arranged", "best", "costs_of", "fill", "indices_of", "new_pile", "pile_of", "to_indices"]
 
 _INDEX = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
@@ -63,7 +63,16 @@ def to_indices(pile: Array) -> Array:
     """Turn a pile into its indices, in its own memory."""
     if len(pile) == 1:
         pile &= _INDEX
-    return pile[-1].view(np.int64)
+    index: Array = pile[-1].view(np.int64)
+    return index
+
+
+def arranged(pile: Array, order: Array) -> Array:
+    """Put candidates in this order, in the pile's own memory."""
+    m = order.shape[-1]
+    for plane in pile:
+        plane[..., :m] = np.take_along_axis(plane, order, axis=-1)
+    return pile[..., :m]
 
 
 def best(pile: Array, k: int, *, sorted: bool = True) -> Array:
@@ -97,5 +106,4 @@ def best(pile: Array, k: int, *, sorted: bool = True) -> Array:
 def _best_of_pairs(pile: Array, k: int) -> Array:
     if pile.ndim == 2 and pile.shape[-1] > 2 * k:  # drop what is worse than the k-th before a sort that must be stable
         pile = pile[:, pile[0] <= np.partition(pile[0], k - 1)[k - 1]]
-    order = np.argsort(pile[0], axis=-1, kind="stable")[..., :k]
-    return np.take_along_axis(pile, order[None], axis=-1)
+    return arranged(pile, np.argsort(pile[0], axis=-1, kind="stable")[..., :k])

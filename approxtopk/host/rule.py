@@ -9,6 +9,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from .keys import Array
+from .rank import costs_of
 
 __all__ = ["Rule", "crowded_out"]
 
@@ -54,6 +55,12 @@ class Rule:
         length, longer = divmod(self.n, self.buckets)
         return bucket * length + np.minimum(bucket, longer)
 
+    @property
+    def candidates(self) -> int:
+        """How many entries the buckets keep."""
+        length, longer = divmod(self.n, self.buckets)
+        return longer * min(self.kept, length + 1) + (self.buckets - longer) * min(self.kept, length)
+
     @cached_property
     def passing(self) -> float:
         """How many of a row's best elements hold k that the buckets keep, about, if they lie in random order."""
@@ -80,13 +87,15 @@ class Rule:
         return self.buckets * total
 
 
-def crowded_out(bucket: Array, cost: Array, kept: int, buckets: int) -> Array | None:
+def crowded_out(bucket: Array, pile: Array, kept: int, buckets: int) -> Array | None:
     """Find the candidates that their bucket does not keep.
 
     Parameters
     ----------
-    bucket, cost : ndarray, shape (m,)
-        Of each candidate. Among candidates of one bucket and cost, the first come first.
+    bucket : ndarray, shape (m,)
+        Of each candidate.
+    pile : ndarray, shape (planes, m)
+        The candidates. Among those of one bucket and cost, the first come first.
     kept : int
         How many a bucket keeps.
     buckets : int
@@ -104,10 +113,11 @@ def crowded_out(bucket: Array, cost: Array, kept: int, buckets: int) -> Array | 
     if not crowded.size:
         return None
     group = bucket[crowded]
-    if cost.dtype.itemsize > 4 or buckets > 1 << 31:
-        order = np.lexsort((cost[crowded], group))  # stable
+    cost = costs_of(pile[:, crowded])
+    if len(pile) == 2 or buckets > 1 << 31:
+        order = np.lexsort((cost, group))  # stable
     else:
-        order = np.argsort(group << 32 | cost[crowded], kind="stable")
+        order = np.argsort(group << 32 | cost.view(np.int64), kind="stable")
     group = group[order]
     first = np.flatnonzero(np.concatenate(([True], group[1:] != group[:-1])))
     rank = np.arange(group.size) - np.repeat(first, np.diff(np.append(first, group.size)))

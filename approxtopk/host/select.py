@@ -13,10 +13,11 @@ from ..dtypes import DType
 from . import stream, threads
 from .block import select_rows
 from .bound import sampled
+from .buckets import crowded, reduce_buckets
 from .keys import Array, Order
-from .rank import best_of_list
-from .rule import Rule, crowded_out
-from .stream import Stream
+from .rank import best, fill, new_pile, to_indices
+from .rule import Rule
+from .stream import Stream, answers
 
 __all__ = ["select"]
 
@@ -114,38 +115,70 @@ def _blocks(lead: tuple[int, ...], rows: int) -> Iterator[Where]:
 
 def _long_rows(order: Order, rule: Rule, x: Array, values: Array, indices: Array) -> None:
     """Select from rows that are too long for a block: each in chunks, and in parts where threads outnumber rows."""
-    n = rule.n
+    n, k = rule.n, rule.k
     rows = list(np.ndindex(x.shape[:-1]))
     chunk = stream.CHUNK_BYTES // x.itemsize
     parts = max(min(threads.width() // len(rows), -(-n // chunk)), 1)
     edges = [n * part // parts for part in range(parts + 1)]
 
-    def work(item: tuple[Array, int, int | None]) -> tuple[Array, Array]:
-        row, part, guess = item
-        found = Stream(order, rule, guess)
+    def chunks(part: int) -> Iterator[slice]:
         for start in range(edges[part], edges[part + 1], chunk):
-            found.feed(np.ascontiguousarray(row[start : min(start + chunk, edges[part + 1])]), start)
-        return found.cut()
+            yield slice(start, min(start + chunk, edges[part + 1]))
 
-    def pick(row: Array, guess: int | None) -> Array:
-        pieces = threads.run(work, ((row, part, guess) for part in range(parts)), parts)
-        if parts == 1:
-            return pieces[0][1]
-        cost, index = (np.concatenate([piece[which] for piece in pieces]) for which in (0, 1))
-        if rule.buckets:
-            out = crowded_out(rule.bucket(index), cost, rule.kept, rule.buckets)
-            if out is not None:
-                cost, index = np.delete(cost, out), np.delete(index, out)
-        return best_of_list(cost, index, rule.k, n)[1]
+    def search(row: Array, guess: int | None, most: float) -> Array | None:
+        """Indices of the answers; None where the guess was wrong, or more than `most` elements had to be looked at."""
+
+        def work(part: int) -> Array | None:
+            found = Stream(order, rule, guess)
+            for where in chunks(part):
+                found.feed(np.ascontiguousarray(row[where]), where.start)
+                if found.seen > most:
+                    return None
+            return found.cut()
+
+        piles = [pile for pile in threads.run(work, range(parts), parts) if pile is not None]
+        if len(piles) < parts:
+            return None
+        pile = piles[0]
+        if parts > 1:
+            pile = np.concatenate(piles, axis=1)
+            piles.clear()  # before more memory is taken
+            pile = answers(rule, pile)
+        return to_indices(pile) if pile.shape[1] == k else None
+
+    def rank(row: Array) -> Array:
+        """Indices of the best k of all elements."""
+        pile = new_pile(order.bits, n, (n,))
+
+        def work(part: int) -> None:
+            for where in chunks(part):
+                index = np.arange(where.start, where.stop, dtype=np.uint64)
+                fill(pile[:, where], order.costs(np.ascontiguousarray(row[where])), index)
+
+        threads.run(work, range(parts), parts)
+        return to_indices(best(pile, k))
+
+    def pick(row: Array) -> Array:
+        if not rule.buckets and 2 * k > n:
+            return rank(row)
+        # Reducing the buckets takes a table of all they keep: not where that is out of proportion.
+        reducible = rule.buckets and rule.candidates <= max(4 * k, n // 16)
+        found = None
+        if not (reducible and crowded(order, rule)):
+            guess = sampled(order, rule, row[None])
+            found = search(row, None if guess is None else int(guess[0]), 4 * rule.passing + n / 32 if reducible else n)
+        if found is None and reducible:
+            found = reduce_buckets(order, rule, row[None], sorted=True, shared=parts > 1)[0]
+        if found is None:
+            found = search(row, None, n)
+        assert found is not None
+        return found
 
     def whole(where: tuple[int, ...]) -> None:
         row = x[where]
-        guess = sampled(order, rule, row[None])
-        best = pick(row, None if guess is None else int(guess[0]))
-        if best.size < rule.k:  # a guess that was wrong
-            best = pick(row, None)
-        indices[where] = best
-        values[where] = row[best]
+        found = pick(row)
+        indices[where] = found
+        np.take(row, found, out=values[where], mode="clip")  # no index is clipped, but others make a copy
 
     if parts > 1:
         for where in rows:

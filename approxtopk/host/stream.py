@@ -11,10 +11,10 @@ import numpy as np
 
 from .bound import bound, slices
 from .keys import Array, Order
-from .rank import best_of_list
+from .rank import best, costs_of, indices_of, new_pile, pile_of
 from .rule import Rule, crowded_out
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "answers"]
 
 CHUNK_BYTES = 1 << 19
 """Input looked at in one go; it passes through the cache a few times."""
@@ -38,9 +38,9 @@ class Stream:
         self.rule = rule
         self.guessed = guess is not None
         self.worst = guess  # the greatest cost still of interest; None: all are
-        self.costs: list[Array] = []
-        self.indices: list[Array] = []
+        self.piles: list[Array] = []
         self.stored = 0
+        self.seen = 0  # candidates so far
 
     def feed(self, bits: Array, offset: int) -> None:
         """Take the elements of one chunk.
@@ -59,31 +59,39 @@ class Stream:
             here = int(bound(self.order, self.rule, self.order.scores(bits[None]), how)[0])
             self.worst = here if self.worst is None else min(self.worst, here)
         if self.worst is None:
-            self._store(self.order.costs(bits), np.arange(offset, offset + bits.size))
+            self._store(bits, np.arange(offset, offset + bits.size))
         else:
             found = np.flatnonzero(self.order.passing(bits, self.worst))
             if found.size:
-                self._store(self.order.costs(bits[found]), found + offset)
+                self._store(bits[found], found + offset)
 
-    def _store(self, cost: Array, index: Array) -> None:
-        self.costs.append(cost)
-        self.indices.append(index)
-        self.stored += cost.size
+    def _store(self, bits: Array, index: Array) -> None:
+        self.piles.append(pile_of(self.order.costs(bits), index, self.rule.n))
+        self.stored += bits.size
+        self.seen += bits.size
         if self.stored > 2 * self.rule.k + 1024:
-            self.cut(sorted=False)
+            self.cut()
 
-    def cut(self, *, sorted: bool = True) -> tuple[Array, Array]:
-        """Keep the best k of what is stored; returns their costs and indices, best first if `sorted`."""
-        rule = self.rule
-        if not self.costs:
-            return np.empty(0, self.order.unsigned), np.empty(0, np.int64)
-        cost, index = np.concatenate(self.costs), np.concatenate(self.indices)
-        if rule.buckets:
-            out = crowded_out(rule.bucket(index), cost, rule.kept, rule.buckets)
-            if out is not None:
-                cost, index = np.delete(cost, out), np.delete(index, out)
-        cost, index = best_of_list(cost, index, rule.k, rule.n, sorted=sorted)
-        if cost.size == rule.k:
-            self.worst = int(cost.max()) - 1
-        self.costs, self.indices, self.stored = [cost], [index], cost.size
-        return cost, index
+    def cut(self) -> Array:
+        """Keep the best k of what is stored; returns them as a pile, best first."""
+        if not self.piles:
+            return new_pile(self.order.bits, self.rule.n, (0,))
+        pile = np.concatenate(self.piles, axis=1)
+        self.piles.clear()
+        pile = answers(self.rule, pile)
+        if pile.shape[1] == self.rule.k:
+            self.worst = int(costs_of(pile)[-1]) - 1
+        self.piles, self.stored = [pile], pile.shape[1]
+        return pile
+
+
+def answers(rule: Rule, pile: Array) -> Array:
+    """Pick the best k that the buckets keep from a row's candidates, in the order of the indices where costs are equal.
+
+    The memory of the candidates may be used again.
+    """
+    if rule.buckets:
+        out = crowded_out(rule.bucket(indices_of(pile)), pile, rule.kept, rule.buckets)
+        if out is not None:
+            pile = np.delete(pile, out, axis=1)
+    return best(pile, rule.k)

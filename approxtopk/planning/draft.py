@@ -38,11 +38,13 @@ class Draft:
         self.device = device
         self.tuning = tuning
         self.layout = Layout.of(request)
-        self.wide = int(request.n > tuning.narrow_entries)
+        # One general kind of kernel for whatever is rare: half as many to compile as one kind for each.
+        general = request.n > tuning.narrow_entries or len(self.layout.extents) > 2
+        self.wide = int(general)
         self.key_bytes = 8 if request.dtype.bits == 64 else 4
         self.position_bytes = 8 if self.wide else 4
         self.entry_bytes = 8 if self.key_bytes + self.position_bytes == 8 else 16
-        self.batch_dims = 2 if len(self.layout.extents) <= 2 else MOST_DIMS
+        self.batch_dims = MOST_DIMS if general else 2
         self.steps: list[Step] = []
         self.bytes_read = 0
         self.workspace_bytes = 0
