@@ -8,8 +8,7 @@ from .adapters import registry
 from .errors import ApproxTopKError
 from .operator import Operator
 from .plan import DeviceInfo, Plan
-from .planning.cached import cached_plan as _cached_plan
-from .planning.cached import plan_call
+from .planning.cached import cached_plan, plan_call
 from .request import integer
 from .runtime import serving
 
@@ -66,7 +65,7 @@ def make_plan(
     # Any object with __index__ may come, even one whose value changes: the cache is to know the number.
     k = integer("k", k)
     try:
-        return _cached_plan(name, shape, strides, dtype, device, k, **options)
+        return cached_plan(name, shape, strides, dtype, device, k, **options)
     except TypeError as error:
         if isinstance(error, ApproxTopKError):
             raise

@@ -50,6 +50,7 @@ def contenders(x: Array, k: int, threads: int) -> Contenders:
     """Make the calls to compare, by name; peers that are not installed are left out."""
     calls: Contenders = {
         "approx": lambda: atk.approx_top_k(x, k),
+        "one pass": lambda: atk.approx_top_k(x, k, buckets=k, k_per_bucket=1),
         "exact": lambda: atk.top_k(x, k),
         "numpy": lambda: numpy_route(x, k),
     }

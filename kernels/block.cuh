@@ -17,6 +17,7 @@ __device__ __forceinline__ T block_exclusive_sum(T value, T& total, T* shared) {
     __syncthreads();
     T base = 0;
     total = 0;
+#pragma unroll 1
     for (u32 w = 0; w < warps; ++w) {
         T part = shared[w];
         if (w < warp) base += part;

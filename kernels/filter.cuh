@@ -1,5 +1,6 @@
-// What the kernels share that select few entries exactly from a long row in one streaming pass: a threshold from a spread sample of the
-// row, a filter whose loop is one comparison, and an ordering of the few survivors in shared memory.
+// What the kernels share that select few entries exactly from a long row in one streaming pass: a threshold from a
+// spread sample of the row, a filter whose loop is one comparison, and an ordering of the few survivors in shared
+// memory.
 //
 // The sample is the same whoever takes it, so that the blocks of a split row need not wait for each other. Where
 // it misleads, found out on the device, the block that finishes the row reads it again: once when entries equal to
@@ -7,6 +8,7 @@
 //
 // Macros besides those of the included files: UNROLL (loads in flight). PAIRS is 0.
 #pragma once
+#include "gate.cuh"
 #include "radix.cuh"
 #include "sort.cuh"
 
@@ -91,7 +93,7 @@ __device__ __forceinline__ void keep_survivors(const Source& source, u64 begin, 
                 if (!any) continue;
 #pragma unroll 1
                 for (int v = 0; v < VECTOR; ++v)
-                    keep(key_of(pack[u].pop(), source.coding), position + u * stride + v);
+                    keep(key_of(pack[u].shift(), source.coding), position + u * stride + v);
             }
         } else {
             // Entry by entry: strided rows, and the ends of the others.
@@ -126,9 +128,11 @@ __device__ __forceinline__ void finish_row(const FilterParams& p, u64 row, const
         count = k;
     }
     const u32 size = next_power_of_two(u32(count));
+#pragma unroll 1
     for (u32 slot = u32(count) + threadIdx.x; slot < size; slot += blockDim.x) filter.survivors()[slot] = EMPTY;
     __syncthreads();
     block_sort(filter.survivors(), size);
+#pragma unroll 1
     for (u32 slot = threadIdx.x; slot < u32(k); slot += blockDim.x)
         emit(p.result, row, slot, filter.survivors()[slot], row_x, p.axis_stride);
 }

@@ -109,10 +109,12 @@ __device__ __forceinline__ u32 better_number(u32 a, u32 b) {
     u32 result;
     if (LARGEST_WINS)
         asm("{.reg .f32 x, y; mov.b32 x, %1; mov.b32 y, %2; max.NaN.f32 x, x, y; mov.b32 %0, x;}"
-            : "=r"(result) : "r"(a), "r"(b));
+            : "=r"(result)
+            : "r"(a), "r"(b));
     else
         asm("{.reg .f32 x, y; mov.b32 x, %1; mov.b32 y, %2; min.f32 x, x, y; mov.b32 %0, x;}"
-            : "=r"(result) : "r"(a), "r"(b));
+            : "=r"(result)
+            : "r"(a), "r"(b));
     return result;
 #endif
 }
@@ -150,11 +152,13 @@ template <class T, int N>
 struct __align__(sizeof(T) * N) Pack {
     T item[N];
 
-    // The first element; the others move up. For loops that are not unrolled, where an index would be no constant.
-    __device__ __forceinline__ T pop() {
+    // The first element; the others move up, and `last` behind them. For loops that are not unrolled, where an index
+    // would be no constant.
+    __device__ __forceinline__ T shift(T last = T(0)) {
         const T first = item[0];
 #pragma unroll
         for (int i = 0; i + 1 < N; ++i) item[i] = item[i + 1];
+        item[N - 1] = last;
         return first;
     }
 };

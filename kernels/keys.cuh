@@ -34,7 +34,6 @@ struct Coding {
     u64 zero, nan, flip;
 };
 
-
 #ifdef FLOAT
 #if FLOAT
 // With A the largest number, s + A runs from 0 (-inf) to 2A (+inf), and the NaNs of either sign all wrap to
@@ -56,19 +55,6 @@ __device__ __forceinline__ Key key_of(Element element, const Coding& coding) {
     return u ^ Key(coding.flip);
 #endif
 }
-
-// Lets through the elements whose key is not below a threshold, and maybe some that are (NaNs): for filtering, in
-// fewer instructions than making the key.
-struct Gate {
-    Key threshold;
-    Coding coding;
-#if BITS == 32 && FLOAT && !defined(APPROXTOPK_EMULATED)
-    float bound;
-#endif
-
-    __device__ __forceinline__ Gate(Key threshold_, const Coding& coding_);
-    __device__ __forceinline__ bool operator()(Element element) const;
-};
 #endif
 
 // The element a key came from, or false where several have that key (NaNs, zeros) and x must be asked.
@@ -81,22 +67,3 @@ __device__ __forceinline__ bool element_of(Key key, const Coding& coding, Elemen
     element = Element(((s & SIGN) ? (Key(0) - s) | SIGN : s) >> KEY_SHIFT);
     return key != Key(coding.nan) && s != 0;
 }
-
-#ifdef FLOAT
-__device__ __forceinline__ Gate::Gate(Key threshold_, const Coding& coding_)
-    : threshold(threshold_), coding(coding_) {
-#if BITS == 32 && FLOAT && !defined(APPROXTOPK_EMULATED)
-    Element element;
-    element_of(threshold, coding, element);
-    bound = threshold == NAN_KEY ? __int_as_float(0x7FFFFFFF) : __int_as_float(int(element));
-#endif
-}
-
-__device__ __forceinline__ bool Gate::operator()(Element element) const {
-#if BITS == 32 && FLOAT && !defined(APPROXTOPK_EMULATED)
-    return LARGEST ? not_less(__int_as_float(int(element)), bound) : not_greater(__int_as_float(int(element)), bound);
-#else
-    return key_of(element, coding) >= threshold;
-#endif
-}
-#endif

@@ -44,12 +44,11 @@ struct Source {
             pack = load_pack<Element, VECTOR>(x + i);
         } else {
             there = 0;
-#pragma unroll
+#pragma unroll 1
             for (int v = 0; v < VECTOR; ++v) {
-                pack.item[v] = 0;
-                if (i + v < 0 || i + v >= length) continue;
-                pack.item[v] = load(x + (i + v) * stride);
-                there |= 1u << v;
+                const bool is_there = i + v >= 0 && i + v < length;
+                pack.shift(is_there ? load(x + (i + v) * stride) : Element(0));
+                there |= u32(is_there) << v;
             }
         }
 #pragma unroll
@@ -138,6 +137,7 @@ struct __align__(16) Scratch {
 
 // Empties the histogram.
 __device__ __forceinline__ void clear_digits(Scratch& scratch) {
+#pragma unroll 1
     for (u32 bin = threadIdx.x; bin < BINS; bin += blockDim.x) scratch.histogram[bin] = 0;
     __syncthreads();
 }
@@ -168,11 +168,13 @@ __device__ __forceinline__ Cut narrow(Cut cut, int pass, Scratch& scratch) {
     const u32 top = skipped < bins ? bins - skipped : 0;
     const u32 bottom = top > per_thread ? top - per_thread : 0;
     u64 mine = 0;
+#pragma unroll 1
     for (u32 bin = bottom; bin < top; ++bin) mine += scratch.histogram[bin];
     u64 total;
     u64 above = block_exclusive_sum(mine, total, scratch.sums);
     if (above < cut.need && cut.need <= above + mine) {
         u32 bin = top - 1;
+#pragma unroll 1
         while (above + scratch.histogram[bin] < cut.need) above += scratch.histogram[bin--];
         scratch.digit = bin;
         scratch.above = above;
@@ -232,8 +234,8 @@ __device__ __forceinline__ void select_entries(const Source& source, u64 begin, 
         if (!__syncthreads_or(sure | maybe)) continue;
         u32 total;
         // A tile has at most 512 x 16 entries, so that both counts fit one word.
-        const u32 counts = block_exclusive_sum(u32(__popc(sure) | __popc(maybe) << 16), total,
-                                               reinterpret_cast<u32*>(scratch.sums));
+        const u32 counts =
+            block_exclusive_sum(u32(__popc(sure) | __popc(maybe) << 16), total, reinterpret_cast<u32*>(scratch.sums));
         u64 sures = before.sure + (counts & 0xFFFF), maybes = before.maybe + (counts >> 16);
 #pragma unroll 1
         for (int v = 0; v < VECTOR && (sure | maybe) >> v; ++v) {

@@ -21,8 +21,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) radix_scatter(const __grid_
         for (u64 slot = part.k + threadIdx.x; slot < u64(p.k); slot += blockDim.x)
             store_pair(p.pairs, base + slot, EMPTY);
     select_entries(part.source, part.begin, part.end, cut, before, part.k, scratch, [&](u64 slot, const Entry& entry) {
-        if (p.result.values)
-            emit(p.result, part.row, part.bucket * u64(p.k) + slot, entry, part.row_x, p.axis_stride);
+        if (p.result.values) emit(p.result, part.row, part.bucket * u64(p.k) + slot, entry, part.row_x, p.axis_stride);
         else store_pair(p.pairs, base + slot, entry);
     });
 }

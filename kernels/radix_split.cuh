@@ -1,6 +1,6 @@
 // What the launches of an exact selection with several blocks per row share: one per digit adds up histograms
-// (radix_histogram), one counts what every block will take (radix_count), one takes it (radix_scatter). No block waits for another; each finds out by itself, from the
-// histogram that the launch before left, what the next digit is.
+// (radix_histogram), one counts what every block will take (radix_count), one takes it (radix_scatter). No block waits
+// for another; each finds out by itself, from the histogram that the launch before left, what the next digit is.
 //
 // As in radix_row, a row may be cut to its buckets: a "cut row" below is a row or one of its buckets.
 #pragma once

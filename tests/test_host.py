@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import mmap
 import platform
+import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,10 +19,13 @@ import pytest
 from approxtopk.dtypes import DTYPES, DType
 from approxtopk.host import select, threads
 from approxtopk.host.keys import Order
+from approxtopk.host.rule import Rule
 
 from .reference import assert_same_set, merit, reference_row, reference_top_k
 
-block, host, stream = (sys.modules[f"approxtopk.host.{name}"] for name in ("block", "select", "stream"))
+block, buckets, host, rank, stream = (
+    sys.modules[f"approxtopk.host.{name}"] for name in ("block", "buckets", "select", "rank", "stream")
+)
 Array = np.ndarray[Any, Any]
 
 ALL = pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
@@ -81,9 +86,11 @@ def specials(dtype: DType) -> Array:
 
 def random(dtype: DType, shape: Any, seed: int = 0) -> Array:
     """Any bits at all."""
-    return np.random.default_rng(seed).integers(0, 256, (*np.atleast_1d(shape), dtype.itemsize), np.uint8).view(
-        f"u{dtype.itemsize}"
-    )[..., 0]
+    return (
+        np.random.default_rng(seed)
+        .integers(0, 256, (*np.atleast_1d(shape), dtype.itemsize), np.uint8)
+        .view(f"u{dtype.itemsize}")[..., 0]
+    )
 
 
 def inputs(dtype: DType, shape: tuple[int, ...]) -> Iterator[tuple[str, Array]]:
@@ -111,6 +118,8 @@ def tiny_limits(monkeypatch: pytest.MonkeyPatch, block_bytes: int, chunk_bytes: 
     with monkeypatch.context() as patch:
         patch.setattr(host, "BLOCK_BYTES", block_bytes)
         patch.setattr(stream, "CHUNK_BYTES", chunk_bytes)
+        patch.setattr(buckets, "CELLS", chunk_bytes // 4)
+        patch.setattr(buckets, "LANES", 3)
         patch.setattr(host, "ALONE", 1)
         patch.setattr(block, "SHORT", 4)
         patch.setattr(block, "SMALL", 4)
@@ -269,6 +278,154 @@ def test_later_entries_better_by_one(monkeypatch: pytest.MonkeyPatch, chunk_byte
                 check(x, DTYPES["uint8"], k)
                 check(x, DTYPES["uint8"], k, largest=False, buckets=2500, k_per_bucket=1)
                 check(x, DTYPES["uint8"], k, buckets=600, k_per_bucket=3, interleaved=False)
+
+
+@DIRECTION
+@pytest.mark.parametrize("words", [True, False], ids=["words", "pairs"])
+@pytest.mark.parametrize(("block_bytes", "cells", "few"), [(1, 7, 1), (1, 300, 4), (1 << 21, 7, 4), (1 << 21, 5000, 1)])
+def test_buckets_reduced_whatever_the_data(
+    monkeypatch: pytest.MonkeyPatch, block_bytes: int, cells: int, few: int, words: bool, largest: bool
+) -> None:
+    """The fallback of the bucketed route, forced; `words` False stands for rows too long for a 32-bit index."""
+    with tiny_limits(monkeypatch, block_bytes, 1000, 2):
+        monkeypatch.setattr(buckets, "CELLS", cells)
+        monkeypatch.setattr(buckets, "FEW", few)
+        for module in (block, host):
+            monkeypatch.setattr(module, "crowded", lambda order, rule: True)
+        if not words:
+            monkeypatch.setattr(rank, "_INDEX", np.uint64(0))
+        for name in ("float32", "float8_e4m3fn", "int16", "float64"):
+            for _, x in inputs(DTYPES[name], (2, 211)):
+                for b, kept, k in ((2, 30, 60), (7, 5, 33), (50, 1, 50), (50, 2, 70), (105, 1, 105), (3, 1, 2)):
+                    for interleaved in (True, False):
+                        how = {"largest": largest, "buckets": b, "k_per_bucket": kept, "interleaved": interleaved}
+                        check(x, DTYPES[name], k, **how)
+
+
+def test_buckets_far_down_a_row_are_reduced() -> None:
+    order = Order(F32, True)
+    for b, kept in ((4096, 1), (1024, 4), (64, 1)):
+        assert buckets.crowded(order, Rule.of(65536, b * kept, b, kept, True))
+        assert not buckets.crowded(order, Rule.of(65536, b * kept // 4, b, kept, True))
+
+
+@pytest.mark.parametrize("rows", [1, 32])
+@pytest.mark.parametrize("name", ["float32", "float64"])
+def test_no_data_makes_buckets_slow(monkeypatch: pytest.MonkeyPatch, name: str, rows: int) -> None:
+    """Work counted: each element's cost is computed once or twice, and few are ranked as a list."""
+    counted = {"costs": 0, "ranked": 0}
+
+    def counting(original: Any, what: str, size: Any) -> Any:
+        def count(*arguments: Any) -> Any:
+            counted[what] += size(*arguments)
+            return original(*arguments)
+
+        return count
+
+    monkeypatch.setattr(Order, "costs", counting(Order.costs, "costs", lambda order, bits: bits.size))
+    for module in (block, stream):
+        ranked = counting(module.crowded_out, "ranked", lambda bucket, *others: bucket.size)
+        monkeypatch.setattr(module, "crowded_out", ranked)
+    n = (1 << 21) // rows
+    noise = np.random.default_rng(rows).standard_normal((rows, n)).astype(name)
+    ascending = np.sort(noise, axis=1)
+    periodic = np.tile(np.arange(n) % 256.0, (rows, 1)).astype(name)
+    for x, k, b, kept, interleaved in (
+        (noise, n // 16, n // 16, 1, True),
+        (noise, n // 16, n // 32, 2, False),
+        (noise, n // 16, n // 15, 1, True),
+        (noise, 64, 64, 1, True),
+        (ascending, 64, 256, 1, False),
+        (ascending, n // 16, n // 8, 1, False),
+        (periodic, 64, 256, 1, True),
+        (periodic, 64, 128, 2, True),
+        (np.ones_like(noise), n // 16, n // 8, 1, True),
+    ):
+        counted.update(costs=0, ranked=0)
+        run(x.view(f"u{x.itemsize}"), DTYPES[name], k, buckets=b, k_per_bucket=kept, interleaved=interleaved)
+        assert counted["costs"] <= 2.2 * x.size
+        assert counted["ranked"] <= x.size
+
+
+@pytest.mark.parametrize(("name", "most"), [("float32", 3.0), ("float16", 3.3), ("float64", 4.0)])
+def test_memory_in_proportion_to_the_output(monkeypatch: pytest.MonkeyPatch, name: str, most: float) -> None:
+    monkeypatch.setattr(threads, "width", lambda: 2)
+    n = 1 << 21
+    x = random(DTYPES[name], (1, n))
+    for k in (n // 8, n // 4, n // 2, n):
+        for b, kept in ((None, None), (k, 1)):
+            values, indices = np.empty((1, k), x.dtype), np.empty((1, k), np.int64)
+            tracemalloc.start()
+            try:
+                select(
+                    x, values, indices, dtype=DTYPES[name], k=k, axis=-1, largest=True, sorted=True,
+                    buckets=b, k_per_bucket=kept, interleaved=True,
+                )  # fmt: skip
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+            output = values.nbytes + indices.nbytes
+            # Beside the output, which is not counted here; a chunk passes through several forms of 8 bytes.
+            assert peak <= (most - 1) * output + (4 << 20), (k, b)
+
+
+LATE = """
+import atexit, functools, os, threading
+import numpy as np
+import approxtopk
+from approxtopk.host import threads
+
+threads.width = functools.partial(int, 4)  # a function of ours would keep this module, and `last`, alive
+x = np.zeros((64, 20000), np.float32)
+x[:, 7] = 1
+
+def call(name):
+    assert (approxtopk.top_k(x, 3).indices == [7, 0, 1]).all()
+    print(name, flush=True)
+
+class Last:
+    def __del__(self, call=call):
+        call("del")
+
+def worker(main=threading.main_thread()):
+    main.join()
+    call("worker")
+
+if FIRST:
+    call("main")
+if FORK:
+    child = os.fork()
+    if not child:
+        call("child")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+atexit.register(call, "atexit")
+threading.Thread(target=worker).start()
+last = Last()
+"""
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["threads there", "no threads yet"])
+def test_calls_while_python_ends(first: bool) -> None:
+    """From a thread that outlives the main one, from atexit, from the last destructors, and in a fork's child."""
+    fork = sys.platform == "linux"
+    code = f"FIRST, FORK = {first}, {fork}\n{LATE}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    said = ["main"] * first + ["child"] * fork + ["worker", "atexit", "del"]
+    assert done.stdout.split() == said, done.stderr
+
+
+def test_a_task_that_fails() -> None:
+    def task(item: int) -> int:
+        if item == 5:
+            raise KeyError(item)
+        return item
+
+    for _ in range(20):
+        with pytest.raises(KeyError):
+            threads.run(task, range(40), 40)
+    assert threads.run(lambda item: -item, range(40), 40) == [-item for item in range(40)]
 
 
 def test_many_callers_at_once() -> None:

@@ -20,7 +20,7 @@ MAPPINGS = {
     "results split and merged": {"tile": 4, "split_entries": 64, "row_threads": 32},
     "no queues in registers": {"most_kept": 0},
     "no queues in registers, buckets split": {"most_kept": 0, "split_entries": 16, "row_threads": 32},
-    "one lane a thread": {"kept_bytes": 4},
+    "one lane a thread": {"kept_entries": 1},
     "64-bit positions": {"narrow_entries": 0},
     "64-bit positions, all split": {
         "narrow_entries": 0,

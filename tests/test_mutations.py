@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from . import emulated
 from .backends import backend_named, tuned
 from .emulator import EmulatorError
 from .inputs import make
+from .test_filter import ONE_BLOCK, ROW, SPLIT, aligned, run, sampled_entries
 from .test_select import check
 
 #: What to break: the source file's stem, the line's text and what replaces it.
@@ -56,6 +58,27 @@ MUTANTS = {
         "earlier < part.partition",
         "earlier + 1 < part.partition",
     ),
+    "filter: too many ties taken": ("filter_row", "0, 0, k - above, 0}", "0, 0, k, 0}"),
+    "filter: too few survivors not noticed": (
+        "filter_row",
+        "kept < k || kept > u64(p.capacity)",
+        "kept > u64(p.capacity)",
+    ),
+    "filter: the row's end not read": (
+        "filter_row",
+        "entry >= 0 && entry < length",
+        "entry >= 0 && entry < length - 1",
+    ),
+    "filter: list entered at the wrong place": (
+        "filter_split",
+        "row * u64(p.capacity) + base + slot, filter",
+        "row * u64(p.capacity) + slot, filter",
+    ),
+    "filter: counter not shared with the other blocks": (
+        "filter_finish",
+        "filter.above = load(p.counts + row * 2 + 1);",
+        "filter.above = 0;",
+    ),
     "sort: comparison reversed at one distance": ("radix_row", "(low & run) == 0", "(low & distance) == 0"),
     "order: dropped barrier after loading": (
         "order_merge",
@@ -84,8 +107,22 @@ def battery() -> None:
                     check(backend, odd, "float32", 90, mode=mode, exact=True)
 
 
+def filtered() -> None:
+    """Rows long enough for the filter, among them ones that mislead its sample and ones of many ties."""
+    for seed, multiprocessors in itertools.product(range(2), (ONE_BLOCK, SPLIT)):
+        rng = np.random.default_rng(seed)
+        ordinary = rng.standard_normal(ROW).astype(np.float32)
+        last = np.arange(ROW, dtype=np.float32)
+        misleading = ordinary.copy()
+        misleading[sampled_entries(ROW, 30, multiprocessors)] += 1e3
+        masked = np.where(rng.random(ROW) < 1e-3, 1.0, -np.inf).astype(np.float32)
+        for row in (ordinary, last, misleading, masked):
+            run(aligned(row), "float32", 30, multiprocessors)
+
+
 def test_the_battery_passes_on_the_real_kernels() -> None:
     battery()
+    filtered()
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -99,4 +136,4 @@ def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(emulated, "joined", joined)
     with pytest.raises((AssertionError, EmulatorError)):
-        battery()
+        (filtered if source.startswith("filter") else battery)()

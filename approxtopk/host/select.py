@@ -12,7 +12,7 @@ import numpy as np
 from ..dtypes import DType
 from . import stream, threads
 from .block import select_rows
-from .bound import sampled
+from .bound import sampled, slices
 from .buckets import crowded, reduce_buckets
 from .keys import Array, Order
 from .rank import best, fill, new_pile, to_indices
@@ -163,9 +163,10 @@ def _long_rows(order: Order, rule: Rule, x: Array, values: Array, indices: Array
             return rank(row)
         # Reducing the buckets takes a table of all they keep: not where that is out of proportion.
         reducible = rule.buckets and rule.candidates <= max(4 * k, n // 16)
+        guess = sampled(order, rule, row[None])
+        blind = guess is None and slices(rule, chunk) is None  # nothing to find a threshold by
         found = None
-        if not (reducible and crowded(order, rule)):
-            guess = sampled(order, rule, row[None])
+        if not (reducible and (blind or crowded(order, rule))):
             found = search(row, None if guess is None else int(guess[0]), 4 * rule.passing + n / 32 if reducible else n)
         if found is None and reducible:
             found = reduce_buckets(order, rule, row[None], sorted=True, shared=parts > 1)[0]

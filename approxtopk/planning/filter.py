@@ -58,11 +58,12 @@ def filter_rows(draft: Draft) -> bool:
         counts = draft.zeroed(r.rows * 2 * draft.position_bytes)
         thresholds = draft.scratch(r.rows * draft.key_bytes)
         kernels = [("filter_split", r.rows * partitions), ("filter_finish", r.rows)]
-    unroll = max(2, tuning.bytes_in_flight // (vector * r.dtype.itemsize))
+    # Every load is followed by its own code for survivors: more of them would not compile in 0.3 s.
+    unroll = max(2, min(8, tuning.bytes_in_flight // (vector * r.dtype.itemsize), 32 // vector))
     for kernel, grid in kernels:
         draft.launch(
             kernel,
-            {**draft.element(), "PAIRS": 0, "VECTOR": vector, "UNROLL": min(unroll, 8)},
+            {**draft.element(), "PAIRS": 0, "VECTOR": vector, "UNROLL": unroll},
             grid,
             threads,
             shared,

@@ -21,8 +21,8 @@ class Tuning:
         Threads per multiprocessor that suffice to draw full memory bandwidth.
     bytes_in_flight : int
         Bytes a thread loads before it uses the first.
-    kept_bytes : int
-        Bytes of registers a thread may spend on its queues.
+    kept_entries : int
+        Entries a thread may keep in its queues, packed or of 8 bytes.
     unrolled_insertions : int
         Insertions that the unrolled loop may contain, which bounds code size and compile time.
     most_kept : int
@@ -42,7 +42,7 @@ class Tuning:
     threads: int = 256
     resident_threads: int = 1024
     bytes_in_flight: int = 64
-    kept_bytes: int = 256
+    kept_entries: int = 32
     unrolled_insertions: int = 64
     most_kept: int = 16
     least_steps: int = 16

@@ -27,8 +27,8 @@ def walk(draft: Draft, b: int, kept: int, final: bool) -> Pairs | None:
     steps = -(-(r.n * layout.inner + vector - 1) // (b * layout.inner)) if vector > 1 else -(-r.n // b)
 
     step_threads, partitions = _split(draft, groups, steps, vector, adjacent=not r.interleaved and layout.inner == 1)
-    narrow = r.dtype.bits <= 16
-    if narrow:
+    packed = _packed(draft)
+    if packed:
         # A packed entry counts so many steps: a longer bucket is cut, rather than compiled for another way.
         most_steps = (1 << (32 - r.dtype.bits)) - 1
         partitions = max(partitions, -(-steps // (most_steps - most_steps % step_threads)))
@@ -36,7 +36,7 @@ def walk(draft: Draft, b: int, kept: int, final: bool) -> Pairs | None:
     partition_steps += -partition_steps % step_threads
     partitions = -(-steps // partition_steps)
 
-    queue_bytes = vector * keep * _kept_bytes(draft)
+    queue_bytes = vector * keep * (4 if packed else draft.entry_bytes)
     lane_threads = tuning.threads // step_threads
     shared = step_threads // 2 * lane_threads * queue_bytes
     loads = tuning.bytes_in_flight // (vector * r.dtype.itemsize)
@@ -46,7 +46,7 @@ def walk(draft: Draft, b: int, kept: int, final: bool) -> Pairs | None:
     candidates = None if direct else draft.pairs(partitions * kept * b)
     draft.launch(
         "bucket_walk",
-        {**draft.element(), "KEEP": keep, "VECTOR": vector, "UNROLL": unroll, "PACKED": int(narrow)},
+        {**draft.element(), "KEEP": keep, "VECTOR": vector, "UNROLL": unroll, "PACKED": int(packed)},
         -(-groups // lane_threads) * partitions,
         tuning.threads,
         shared,
@@ -101,18 +101,20 @@ def _vector(draft: Draft, b: int, keep: int) -> int:
     """Lanes of one thread: as many as 16 bytes, the registers and the lanes of a slab allow."""
     dtype = draft.request.dtype
     vector = 16 // dtype.itemsize
-    most = draft.tuning.kept_bytes // _kept_bytes(draft)
-    if keep > 4:
-        # Long queues are inserted into by long code: half as many keep it compiling in 0.3 s.
-        most //= 2
+    most = draft.tuning.kept_entries
+    if not _packed(draft):
+        most = most * 8 // draft.entry_bytes
+        if keep > 4:
+            # Long queues of unpacked entries are inserted into by long code: half as many compile in 0.3 s.
+            most //= 2
     while vector > 1 and (vector * keep > most or b * draft.layout.inner % vector):
         vector //= 2
     return vector
 
 
-def _kept_bytes(draft: Draft) -> int:
-    """Size of an entry in a walk's queue; narrow types pack key and step into one word."""
-    return 4 if draft.request.dtype.bits <= 16 else draft.entry_bytes
+def _packed(draft: Draft) -> bool:
+    """Whether an entry's key and step share one word."""
+    return draft.request.dtype.bits <= 16
 
 
 def _split(draft: Draft, groups: int, steps: int, vector: int, adjacent: bool) -> tuple[int, int]:

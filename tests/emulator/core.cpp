@@ -24,11 +24,11 @@ Index threadIdx, blockIdx, blockDim, gridDim;
 namespace {
 
 const char* const wait_names[] = {
-    "nothing",          "__syncthreads",     "__syncthreads_count", "__syncthreads_and", "__syncthreads_or",
-    "__syncwarp",       "__shfl_sync",       "__shfl_up_sync",      "__shfl_down_sync",  "__shfl_xor_sync",
-    "__ballot_sync",    "__any_sync",        "__all_sync",          "__match_any_sync",  "__reduce_add_sync",
-    "__reduce_max_sync", "__reduce_max_sync", "__reduce_min_sync",  "__reduce_min_sync", "__reduce_and_sync",
-    "__reduce_or_sync", "__reduce_xor_sync",
+    "nothing",           "__syncthreads",     "__syncthreads_count", "__syncthreads_and", "__syncthreads_or",
+    "__syncwarp",        "__shfl_sync",       "__shfl_up_sync",      "__shfl_down_sync",  "__shfl_xor_sync",
+    "__ballot_sync",     "__any_sync",        "__all_sync",          "__match_any_sync",  "__reduce_add_sync",
+    "__reduce_max_sync", "__reduce_max_sync", "__reduce_min_sync",   "__reduce_min_sync", "__reduce_and_sync",
+    "__reduce_or_sync",  "__reduce_xor_sync",
 };
 static_assert(sizeof wait_names / sizeof *wait_names == std::size_t(Wait::kinds), "one name for every wait");
 
@@ -417,10 +417,11 @@ void check_aligned(const char* what, const void* address, unsigned long bytes) {
         if (d < distance) distance = d, nearest = i;
     }
     const Range& r = launch->ranges[nearest];
-    fail("%s of %lu bytes at 0x%llx is outside every registered range; the nearest is number %llu, %llu bytes from "
-         "0x%llx (the access starts at its byte %lld)",
-         what, bytes, (unsigned long long)address, (unsigned long long)nearest, (unsigned long long)(r.end - r.begin),
-         (unsigned long long)r.begin, (long long)(address - r.begin));
+    fail(
+        "%s of %lu bytes at 0x%llx is outside every registered range; the nearest is number %llu, %llu bytes from "
+        "0x%llx (the access starts at its byte %lld)",
+        what, bytes, (unsigned long long)address, (unsigned long long)nearest, (unsigned long long)(r.end - r.begin),
+        (unsigned long long)r.begin, (long long)(address - r.begin));
 }
 
 void check_range(const char* what, const void* pointer, unsigned long bytes, bool writes) {
