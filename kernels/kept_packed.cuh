@@ -38,7 +38,8 @@ struct Maker {
 
     __device__ __forceinline__ explicit Maker(const Coding& coding_) : coding(coding_) {
 #if FLOAT
-        turn = held(ZERO * 0x10001 ^ (LARGEST ? 0 : TURNED));
+        // Not ZERO: a known constant would be made anew for every word.
+        turn = held((u32(coding.zero) >> 16) * 0x10001 ^ (LARGEST ? 0 : TURNED));
 #else
         turn = held(BITS == 16 ? (u32(coding.flip) >> 16) * 0x10001 : (u32(coding.flip) >> 24) * 0x1010101);
 #endif
