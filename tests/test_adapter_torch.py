@@ -1,0 +1,160 @@
+"""PyTorch: the drop-ins, views and subclasses, derivatives, vmap, the registered operator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import approxtopk as atk
+
+from .frameworks import objective, rows
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture
+def sample() -> Any:
+    return torch.from_numpy(rows((4, 6, 32), 2, seed=1).astype(np.float32))
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2, -1])
+@pytest.mark.parametrize("largest", [True, False])
+def test_torch_drop_in(dim: int, largest: bool) -> None:
+    from approxtopk.adapters.torch import approx_topk, topk
+
+    x = torch.from_numpy(rows((4, 6, 32), dim, seed=2).astype(np.float32)).transpose(0, 1)
+    dim = {0: 1, 1: 0}.get(dim, dim)
+    theirs = torch.topk(x, 3, dim, largest, True)
+    for ours in (topk(x, 3, dim, largest), topk(input=x, k=np.int64(3), dim=dim, largest=largest, sorted=True)):
+        assert isinstance(ours, torch.return_types.topk)
+        assert torch.equal(ours.values, theirs.values) and torch.equal(ours.indices, theirs.indices)
+    ours = approx_topk(x, 3, dim, largest, recall_target=1.0)
+    assert torch.equal(ours.values, theirs.values) and torch.equal(ours.indices, theirs.indices)
+    assert set(topk(x, 3, dim, largest, sorted=False).indices.flatten().tolist()) == set(
+        theirs.indices.flatten().tolist()
+    )
+
+
+def test_torch_drop_in_takes_scalars_and_integer_tensors() -> None:
+    from approxtopk.adapters.torch import topk
+
+    x = torch.tensor(3.0)
+    for k in (0, 1):
+        theirs, ours = torch.topk(x, k), topk(x, k)
+        assert torch.equal(ours.values, theirs.values) and torch.equal(ours.indices, theirs.indices)
+    assert topk(torch.arange(5), torch.tensor(2)).indices.tolist() == [4, 3]
+
+
+def test_torch_drop_in_out(sample: Any) -> None:
+    from approxtopk.adapters.torch import topk
+
+    theirs = torch.topk(sample, 3)
+    for shape in ((0,), theirs.values.shape):
+        values, indices = torch.empty(shape), torch.empty(shape, dtype=torch.int64)
+        ours = topk(sample, 3, out=(values, indices))
+        assert type(ours) is torch.return_types.topk_out is type(torch.topk(sample, 3, out=ours))
+        assert ours.values is values and torch.equal(values, theirs.values) and torch.equal(indices, theirs.indices)
+    strided = torch.empty(4, 3, 6).transpose(1, 2)
+    topk(sample, 3, out=(strided, torch.empty(0, dtype=torch.int64)))
+    assert torch.equal(strided, theirs.values)
+    with pytest.warns(UserWarning, match="resized"):
+        topk(sample, 3, out=(torch.empty(5), torch.empty(0, dtype=torch.int64)))
+
+
+def test_torch_older_names(sample: Any) -> None:
+    from approxtopk.adapters.torch import approx_topk
+
+    want = approx_topk(sample, 4, buckets=8, k_per_bucket=2)
+    for given in (
+        {"j": 2, "k_mult": 4},
+        {"j": 2, "k_mult": 4.0},
+        {"k_per_bucket": 2, "k_mult": 4},
+        {"j": 2, "buckets": 8},
+    ):
+        have = approx_topk(sample, 4, **given)
+        assert torch.equal(have.values, want.values) and torch.equal(have.indices, want.indices)
+
+
+def test_torch_views_and_subclasses(sample: Any) -> None:
+    negative = torch.view_as_complex(torch.stack([sample, sample], -1)).conj().imag
+    assert negative.is_neg()
+    values, indices = atk.top_k(negative, 3)
+    assert torch.equal(values, torch.topk(negative, 3)[0]) and torch.equal(indices, torch.topk(negative, 3)[1])
+
+    class Mine(torch.Tensor):
+        pass
+
+    assert isinstance(atk.top_k(sample.as_subclass(Mine), 3)[0], Mine)
+    assert torch.equal(atk.top_k(torch.nn.Parameter(sample), 3)[0], torch.topk(sample, 3)[0])
+    with torch.inference_mode():
+        assert torch.equal(atk.top_k(sample, 3)[0], torch.topk(sample, 3)[0])
+
+
+def test_torch_derivatives(sample: Any) -> None:
+    import torch.autograd.forward_ad as forward
+    from torch.func import grad, hessian, jvp, vmap
+
+    x = sample[0]
+    ours, theirs = objective(lambda x, k: atk.top_k(x, k)), objective(torch.topk)
+    gradients = []
+    for f in (ours, theirs):
+        leaf = x.clone().requires_grad_()
+        f(leaf).backward()
+        gradients.append(leaf.grad)
+    assert torch.equal(*gradients)
+    assert torch.equal(grad(ours)(x), grad(theirs)(x))
+    assert torch.equal(jvp(ours, (x,), (x + 1,))[1], jvp(theirs, (x,), (x + 1,))[1])
+    assert torch.equal(vmap(grad(ours))(x), vmap(grad(theirs))(x))
+    assert torch.equal(hessian(ours)(x[0]), hessian(theirs)(x[0]))
+    with forward.dual_level():
+        dual = forward.make_dual(x, x + 1)
+        tangents = [forward.unpack_dual(select(dual, 3)[0]).tangent for select in (atk.top_k, torch.topk)]
+        assert torch.equal(*tangents)
+    leaf = x.clone().requires_grad_()
+    values, indices = atk.top_k(leaf, 3)
+    assert values.requires_grad and not indices.requires_grad
+    with torch.no_grad():
+        assert not atk.top_k(leaf, 3)[0].requires_grad
+    assert torch.autograd.gradcheck(lambda x: atk.top_k(x, 3)[0], x[:2].double().requires_grad_())
+    assert not atk.top_k(x.to(torch.float8_e5m2).requires_grad_(), 3)[0].requires_grad
+
+
+@pytest.mark.parametrize("in_dim", [0, 1, -1])
+def test_torch_vmap(sample: Any, in_dim: int) -> None:
+    distinct = torch.from_numpy(rows((4 * 6 * 32,), 0).astype(np.float32)).reshape(4, 6, 32)
+    for axis in (0, -1):
+        for ours, theirs in zip(
+            torch.vmap(lambda x, a=axis: tuple(atk.top_k(x, 2, axis=a)), in_dim)(distinct),
+            torch.vmap(lambda x, a=axis: tuple(torch.topk(x, 2, a)), in_dim)(distinct),
+            strict=True,
+        ):
+            assert torch.equal(ours, theirs)
+    integers = sample.to(torch.uint8)
+    got = torch.vmap(lambda x: atk.top_k(x, 2)[0])(integers)
+    assert torch.equal(got, torch.topk(integers, 2)[0])
+
+
+def test_torch_operator_checks(sample: Any) -> None:
+    for options in (atk.plan(9, 3, exact=True).request.options, atk.plan(9, 3, buckets=4).request.options):
+        torch.library.opcheck(torch.ops.approxtopk.select.default, (sample, 2, *options))
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "smallest", "index_dtype": "int32"}, {"sorted": False}])
+@pytest.mark.parametrize("named", [{}, {"buckets": 8, "k_per_bucket": 2, "interleaved": False}])
+def test_one_cache_holds_every_plan(sample: Any, options: dict[str, Any], named: dict[str, Any]) -> None:
+    """What is met again below a dispatcher or under vmap is planned as the call is, in the cache that tests clear."""
+    from approxtopk.call import cached_plan as used
+    from approxtopk.planning.cached import cached_plan, replan
+
+    assert used is cached_plan
+    plan = atk.plan(tuple(sample.shape), 5, device="sm_90", **options, **named)
+    r = plan.request
+    assert replan(r.options, r.shape, r.strides, r.dtype.name, r.axis, plan.device) == plan
+    x = sample.transpose(0, 1)
+    want = atk.approx_top_k(x, 5, **options, **named)
+    cached_plan.cache_clear()
+    got = torch.vmap(lambda row: tuple(atk.approx_top_k(row, 5, **options, **named)))(x)
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+    assert cached_plan.cache_info().currsize == 2  # of the row as it is traced, and of the batch

@@ -1,0 +1,47 @@
+"""Every kernel under the address sanitizer: a launch that touches memory it should not ends the process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from .emulator import sanitizer_environment
+
+SCRIPT = """
+    import numpy as np
+
+    import approxtopk as atk
+    from tests.backends import tuned
+    from tests.emulated import emulated
+
+    rng = np.random.default_rng(0)
+    ran = set()
+    for multiprocessors, n in ((132, 700), (1, 700), (132, 9001), (1, 9001)):
+        x = rng.integers(-50, 50, (2, n)).astype(np.float32)
+        want = np.argsort(-x, axis=1, kind="stable")
+        with emulated(sanitize=True, multiprocessors=multiprocessors) as runtime:
+            for numbers in ({}, dict(least_steps=2, threads=32, split_entries=64, row_threads=32, tile=16)):
+                with tuned(**numbers):
+                    assert (atk.top_k(x, 60).indices == want[:, :60]).all()
+                    assert (atk.top_k(x, n - 5, sorted=True).indices == want[:, : n - 5]).all()
+                    atk.approx_top_k(x, 20, buckets=16, k_per_bucket=2)
+                    atk.approx_top_k(x.T, 20, axis=0, buckets=5, k_per_bucket=19, interleaved=False)
+            ran |= {kernel for kernel, _ in runtime.launched}
+    print(*sorted(ran))
+"""
+
+
+def test_no_kernel_leaves_its_memory() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT)],
+        env=sanitizer_environment(),
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    sources = {path.stem for path in (Path(__file__).parents[1] / "kernels").glob("*.cu")}
+    assert sources <= set(done.stdout.split()), "a kernel was not reached"
