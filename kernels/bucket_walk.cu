@@ -29,9 +29,9 @@ extern "C" __global__ void __launch_bounds__(256, 1) bucket_walk(const __grid_co
     u64 within;
     const u64 slab = divide(group, u64(p.groups_per_slab), within);
 
-    // This thread's first lane, where its entry of step 0 is, and how far apart steps are.
+    // Where this thread's first lane has its entry of step 0, and how far apart steps are.
     const Element* origin;
-    i64 first_lane, step_stride;
+    i64 step_stride;
     Index full_end;  // from step 1 to here, all VECTOR lanes have an entry
 #if VECTOR > 1
     // Rows need not be aligned: lanes are shifted so that loads are, and the first lanes of a slab begin one
@@ -40,7 +40,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) bucket_walk(const __grid_co
     const i64 length = p.n * p.inner;
     const Element* row_x = p.x + row_offset(p.batch, slab * u64(p.inner));
     const i64 shift = i64(reinterpret_cast<u64>(row_x) / sizeof(Element) % VECTOR);
-    first_lane = i64(within) * VECTOR - shift;
+    const i64 first_lane = i64(within) * VECTOR - shift;
     origin = row_x + first_lane;
     step_stride = lanes;
     const i64 reach = length - first_lane - VECTOR;
@@ -49,7 +49,6 @@ extern "C" __global__ void __launch_bounds__(256, 1) bucket_walk(const __grid_co
 #else
     u64 c;
     const u64 bucket = divide(within, u64(p.inner), c);
-    first_lane = i64(within);
     const Element* row_x = p.x + row_offset(p.batch, slab * u64(p.inner) + c);
     u64 longer;
     const u64 size = divide(u64(p.n), b, longer);

@@ -259,7 +259,7 @@ def test_a_row_gets_the_same_answer_alone_and_in_a_batch(backend: Backend) -> No
 
 @pytest.mark.parametrize("seed", range(40))
 def test_random_cases(backend: Backend, seed: int) -> None:
-    random_cases(backend, seed, 12)
+    random_cases(backend, seed, 60)
 
 
 @pytest.mark.nightly

@@ -45,7 +45,7 @@ def filter_rows(draft: Draft) -> bool:
         return False
     # Shifted loads reach up to vector - 1 positions further.
     entries = -(-(r.n + vector - 1) // wanted)
-    threads = min(tuning.row_threads, max(128, power_of_two(entries // (8 * vector))))
+    threads = min(tuning.row_threads, max(128, power_of_two(entries // (2 * vector))))
     entries += -entries % (threads * vector)
     partitions = -(-(r.n + vector - 1) // entries)
     shared = _shared_bytes(draft, sample.loads * vector, sample.capacity)

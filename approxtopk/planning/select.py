@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..errors import InvalidArgument
-from ..plan import DeviceInfo, HostCall, Plan
+from ..plan import DeviceInfo, HostCall, Plan, Step
 from ..request import Request
 from . import filter, order, radix, tuning, walk
 from .choose import EXACT, Choice, choose
@@ -30,7 +30,7 @@ def plan_select(request: Request, device: DeviceInfo) -> Plan:
     if device.architecture == "cpu":
         read = math.prod(r.shape) * r.dtype.itemsize
         return _finish(r, device, choice, (HostCall("host.select"),), read)
-    draft = Draft(r, device, tuning.of(device))
+    draft = Draft(r, device, tuning.DEFAULT)
     _map(draft, choice)
     for launch in draft.launches:
         if launch.grid > 2**31 - 1:
@@ -67,7 +67,7 @@ def _finish(
     request: Request,
     device: DeviceInfo,
     choice: Choice,
-    steps: tuple[object, ...] = (),
+    steps: tuple[Step, ...] = (),
     bytes_read: int = 0,
     workspace_bytes: int = 0,
 ) -> Plan:
@@ -78,7 +78,7 @@ def _finish(
         buckets=choice.buckets,
         k_per_bucket=choice.k_per_bucket,
         expected_recall=choice.expected_recall,
-        steps=steps,  # type: ignore[arg-type]
+        steps=steps,
         bytes_read=bytes_read,
         workspace_bytes=workspace_bytes,
     )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..plan import DeviceInfo
-
-__all__ = ["Tuning", "of"]
+__all__ = ["DEFAULT", "Tuning"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,5 @@ class Tuning:
     narrow_entries: int = 2**31 - 1
 
 
+#: One table serves every device until measurements say otherwise.
 DEFAULT = Tuning()
-
-
-def of(device: DeviceInfo) -> Tuning:
-    """The numbers for `device`; one table serves all until measurements say otherwise."""
-    return DEFAULT
