@@ -68,7 +68,10 @@ __device__ __forceinline__ u32 select_bytes(u32 low, u32 high, u32 selector) {
     }
     return result;
 #else
-    return __byte_perm(low, high, selector);
+    // Not __byte_perm, which takes the 8 out of every digit.
+    u32 result;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(result) : "r"(low), "r"(high), "r"(selector));
+    return result;
 #endif
 }
 

@@ -303,6 +303,32 @@ def test_instructions_an_element(dtype: str, mode: str) -> None:
     assert sass.half_rate(loop) / elements <= most_half_rate, counts
 
 
+# What the emulator cannot see: it runs portable twins of these instructions.
+
+
+@needs_nvrtc
+@needs_nvdisasm
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_narrow_floats_spread_their_sign_bits(dtype: str) -> None:
+    for mode in ("largest", "smallest"):
+        loop, elements = walk_loop(widest_walk(dtype, mode, 1))
+        # One for two elements. __byte_perm would compile to 0x3311, which copies the bytes and not their signs.
+        assert sass.count(loop, r"\bPRMT\b.*\b0xbb99\b") == elements // 2
+
+
+@needs_nvrtc
+@needs_nvdisasm
+def test_no_instruction_takes_subnormals_for_zero() -> None:
+    floats = [v for v in variants(MAIN) if v.common and {("BITS", 32), ("FLOAT", 1)} <= set(v.defines)]
+    for kernel in ("bucket_walk", "filter_row", "filter_split", "filter_finish", "radix_row"):
+        for largest in (0, 1):
+            variant = next(v for v in floats if v.kernel == kernel and ("LARGEST", largest) in v.defines)
+            blocks = sass.disassemble(nvrtc.compile_variant(variant, MAIN).cubin, kernel)
+            # Conversions in integer divisions may.
+            flushing = r"\b(FADD|FMNMX|FSETP)\S*\.FTZ"
+            assert not sum(sass.count(block.instructions, flushing) for block in blocks), variant
+
+
 # ---- Compile time --------------------------------------------------------------------------------------------
 
 #: Seconds that CALIBRATION takes on the machines the limits are meant for, when idle.
