@@ -50,7 +50,8 @@ def top_k(
     Raises
     ------
     InvalidArgument
-        k, axis, mode or index_dtype has a value that is not allowed.
+        k, axis, mode or index_dtype has a value that is not allowed, or x is on a GPU and has more than
+        2**31 - 1 rows.
     InvalidType
         x is no array, or an argument has the wrong type.
     UnsupportedDType
