@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from .adapters import registry
-from .errors import ApproxTopKError
 from .operator import Operator
-from .plan import DeviceInfo, Plan
-from .planning.cached import cached_plan, plan_call
-from .request import integer
+from .planning.cached import make_plan
 from .runtime import serving
 
 __all__ = ["TopK", "call"]
@@ -50,24 +47,3 @@ def call(operator: Operator, x: Any, k: Any, **options: Any) -> TopK:
         **options,
     )
     return TopK(*adapter.run(operator, x, facts, plan, runtime))
-
-
-def make_plan(
-    name: str,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    dtype: str,
-    device: DeviceInfo,
-    k: Any,
-    **options: Any,
-) -> Plan:
-    """Validate and plan; repeated calls with the same arguments answer from a cache."""
-    # Any object with __index__ may come, even one whose value changes: the cache is to know the number.
-    k = integer("k", k)
-    try:
-        return cached_plan(name, shape, strides, dtype, device, k, **options)
-    except TypeError as error:
-        if isinstance(error, ApproxTopKError):
-            raise
-    # An argument that cannot be hashed (a list, say): validation has the words for it.
-    return plan_call(name, shape, strides, dtype, device, k, **options)

@@ -9,10 +9,10 @@ from functools import cache
 from typing import Any
 
 from .buffer import Device, row_major
-from .call import make_plan
 from .dtypes import DTYPES
 from .errors import ApproxTopKError, InvalidArgument, InvalidType, UnsupportedDType
 from .plan import DeviceInfo, Plan
+from .planning.cached import make_plan
 from .planning.devices import REFERENCES
 from .request import dtype_name, integer, short, show
 from .runtime import serving

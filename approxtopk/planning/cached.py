@@ -5,28 +5,37 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from ..errors import ApproxTopKError
 from ..plan import DeviceInfo, Plan
-from ..request import Request
+from ..request import Request, integer
 from .select import plan_select
 
-__all__ = ["cached_plan", "plan_call", "replan"]
+__all__ = ["cached_plan", "make_plan", "replan"]
 
 
-def plan_call(
-    name: str,
-    shape: tuple[int, ...],
-    strides: tuple[int, ...],
-    dtype: str,
-    device: DeviceInfo,
-    k: Any,
-    **options: Any,
+def _plan(
+    name: str, shape: tuple[int, ...], strides: tuple[int, ...], dtype: str, device: DeviceInfo, k: Any, **options: Any
 ) -> Plan:
-    """Validate the arguments of a call (`Request.build`) and plan it."""
     return plan_select(Request.build(name, shape, strides, dtype, k, **options), device)
 
 
 # typed: True, 1 and 1.0 are equal keys but not equally valid arguments.
-cached_plan = lru_cache(maxsize=4096, typed=True)(plan_call)
+cached_plan = lru_cache(maxsize=4096, typed=True)(_plan)
+
+
+def make_plan(
+    name: str, shape: tuple[int, ...], strides: tuple[int, ...], dtype: str, device: DeviceInfo, k: Any, **options: Any
+) -> Plan:
+    """Validate the arguments of a call, as `Request.build` takes them, and plan it; the second time from the cache."""
+    # Any object with __index__ may come, even one whose value changes: the cache is to know the number.
+    k = integer("k", k)
+    try:
+        return cached_plan(name, shape, strides, dtype, device, k, **options)
+    except TypeError as error:
+        if isinstance(error, ApproxTopKError):
+            raise
+    # An argument that cannot be hashed (a list, say): validation has the words for it.
+    return _plan(name, shape, strides, dtype, device, k, **options)
 
 
 def replan(
