@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cupy
+import numpy as np
 
 from ..buffer import Buffer, Device, row_major
 from ..errors import DeviceMismatch, InvalidArgument
 from ..execute import execute
 from ..operator import Operator
-from ..plan import Plan
+from ..plan import Output, Plan
 from ..request import IndexDType
 from ..runtime.protocol import Runtime
-from .common import outputs
+from .common import misfit, name_buffers
 from .numpy import dtype_name
 
 __all__ = ["ADAPTER"]
@@ -29,44 +31,75 @@ class CupyAdapter:
         """Both, always."""
         return ("int32", "int64")
 
-    def facts(self, x: Any) -> Buffer:
+    def facts(self, x: Any, name: str = "x") -> Buffer:
         """Describe `x`; asks nothing of the driver."""
         if cupy.cuda.runtime.is_hip:
-            raise DeviceMismatch("x is on an AMD GPU (CuPy for ROCm); allowed are NVIDIA GPUs and the CPU")
-        name = dtype_name(x.dtype)
+            raise DeviceMismatch(f"{name} is on an AMD GPU (CuPy for ROCm); allowed are NVIDIA GPUs and the CPU")
+        dtype = dtype_name(x.dtype, name)
         device = Device("cuda", x.data.device_id)
         shape = x.shape
         if not x.size:
-            return Buffer(0, shape, row_major(shape), name, device)
+            return Buffer(0, shape, row_major(shape), dtype, device)
         pointer = x.data.ptr
         itemsize = x.itemsize
         if pointer % itemsize or any(s % itemsize for s in x.strides):
             raise InvalidArgument(
-                f"x has strides {x.strides} in bytes at address {pointer:#x}; allowed are multiples of the element's "
-                f"{itemsize} bytes: make an aligned copy of its bytes first"
+                f"{name} has strides {x.strides} in bytes at address {pointer:#x}; allowed are multiples of the "
+                f"element's {itemsize} bytes: make an aligned copy of its bytes first"
             )
-        return Buffer(pointer, shape, tuple([s // itemsize for s in x.strides]), name, device)
+        return Buffer(pointer, shape, tuple([s // itemsize for s in x.strides]), dtype, device)
 
-    def run(self, operator: Operator, x: Any, facts: Buffer, plan: Plan, runtime: Runtime) -> tuple[Any, Any]:
+    def run(
+        self,
+        operator: Operator,
+        inputs: Mapping[str, Any],
+        facts: Mapping[str, Buffer],
+        plan: Plan,
+        runtime: Runtime,
+        out: Sequence[Any] | None = None,
+        workspace: int | None = None,
+    ) -> tuple[Any, ...]:
         """Execute `plan` on memory of CuPy's pool."""
-        r = plan.request
         # The pool and the current stream are the current device's: both are asked on x's.
-        with cupy.cuda.Device(facts.device.index):
-            values = cupy.empty(r.output_shape, x.dtype)
-            indices = cupy.empty(r.output_shape, r.index_dtype)
+        with cupy.cuda.Device(facts["x"].device.index):
+            if out is None:
+                own = inputs["x"].dtype
+                arrays = tuple([cupy.empty(o.shape, own if o.name == "values" else o.dtype) for o in plan.outputs])
+            else:
+                arrays = tuple(out)
             if plan.steps:
-                # Freed on return: the pool hands it out again on this stream only, so in stream order.
-                workspace = cupy.empty(plan.workspace_bytes, "uint8") if plan.workspace_bytes else None
-                buffers = outputs(
-                    operator,
-                    plan,
-                    facts,
-                    values.data.ptr,
-                    indices.data.ptr,
-                    0 if workspace is None else workspace.data.ptr,
-                )
+                owner = None
+                if workspace is None:
+                    # Freed on return: the pool hands it out again on this stream only, so in stream order.
+                    owner = cupy.empty(plan.workspace_bytes, "uint8") if plan.workspace_bytes else None
+                    workspace = 0 if owner is None else owner.data.ptr
+                buffers = name_buffers(facts, plan, (array.data.ptr for array in arrays), workspace)
                 execute(plan, buffers, runtime, cupy.cuda.get_current_stream().ptr)
-        return values, indices
+                del owner
+            else:
+                for array in arrays:
+                    if array.size:
+                        array.fill(True)
+        return arrays
+
+    def reserve(self, nbytes: int, x: Any) -> tuple[object, int]:
+        """Memory of the pool of x's device."""
+        with cupy.cuda.Device(x.data.device_id):
+            owner = cupy.empty(nbytes, "uint8") if nbytes else None
+        return owner, 0 if owner is None else owner.data.ptr
+
+    def capturing(self, x: Any) -> bool:
+        """Ask the current stream of x's device."""
+        with cupy.cuda.Device(x.data.device_id):
+            return bool(cupy.cuda.get_current_stream().is_capturing())
+
+    def check_out(self, array: Any, output: Output, x: Any) -> None:
+        """Refuse what is not one piece of memory on x's device."""
+        dtype = x.dtype if output.name == "values" else np.dtype(output.dtype)
+        where, contiguous = array.data.device_id, array.flags.c_contiguous
+        if array.dtype != dtype or array.shape != output.shape or where != x.data.device_id or not contiguous:
+            kind = "" if contiguous else "not contiguous, "
+            raise misfit(output, dtype, f"an array ({kind}{array.dtype}, shape {array.shape}, device {where})")
 
 
 ADAPTER = CupyAdapter()

@@ -6,7 +6,7 @@ CuPy refuses float8 and ignores the read-only flag, and NumPy refuses bfloat16: 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..buffer import Buffer, Device, row_major
 from ..dtypes import DTYPES
 from ..errors import ApproxTopKError, BackendMissing, DeviceMismatch, InvalidArgument, InvalidType, UnsupportedDType
 from ..operator import Operator
-from ..plan import Plan
+from ..plan import Output, Plan
 from ..request import IndexDType
 from ..runtime.protocol import Runtime
 from .common import unsupported
@@ -117,8 +117,8 @@ class Borrowed(Buffer):
         self.release()
 
 
-def borrow(capsule: object) -> Borrowed:
-    """Take over a DLPack capsule of either kind.
+def borrow(capsule: object, name: str = "x") -> Borrowed:
+    """Take over a DLPack capsule of either kind, which the argument `name` exported.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def borrow(capsule: object) -> Borrowed:
         address, kind, used = _pointer_of(capsule, _NAME), _Managed, _USED
     else:
         raise InvalidType(
-            f"x.__dlpack__() returned {type(capsule).__name__}; allowed is an unused capsule named "
+            f"{name}.__dlpack__() returned {type(capsule).__name__}; allowed is an unused capsule named "
             "'dltensor' or 'dltensor_versioned'"
         )
     managed: Any = kind.from_address(address)
@@ -148,9 +148,9 @@ def borrow(capsule: object) -> Borrowed:
     try:
         if kind is _Versioned and managed.major > _VERSION[0]:
             raise InvalidArgument(
-                f"x exports DLPack {managed.major}.{managed.minor}; allowed are versions up to {_VERSION[0]}.x"
+                f"{name} exports DLPack {managed.major}.{managed.minor}; allowed are versions up to {_VERSION[0]}.x"
             )
-        buffer = Borrowed(*_describe(managed.tensor))
+        buffer = Borrowed(*_describe(managed.tensor, name))
     except BaseException:
         release()
         raise
@@ -158,34 +158,34 @@ def borrow(capsule: object) -> Borrowed:
     return buffer
 
 
-def _describe(t: _Tensor) -> Buffer:
-    name = _CODES.get((t.code, t.bits)) if t.lanes == 1 else None
-    if name is None:
+def _describe(t: _Tensor, name: str) -> Buffer:
+    dtype = _CODES.get((t.code, t.bits)) if t.lanes == 1 else None
+    if dtype is None:
         lanes = f" x {t.lanes} lanes" if t.lanes != 1 else ""
-        raise unsupported(f"{_CODE_NAMES.get(t.code, f'DLPack type code {t.code}, ')}{t.bits}{lanes}")
-    device = _device(t.device_type, t.device_id)
+        raise unsupported(f"{_CODE_NAMES.get(t.code, f'DLPack type code {t.code}, ')}{t.bits}{lanes}", name)
+    device = _device(t.device_type, t.device_id, name)
     shape = tuple(t.shape[: t.ndim]) if t.ndim else ()
     strides = tuple(t.strides[: t.ndim]) if t.ndim and t.strides else row_major(shape)
     if 0 in shape:
-        return Buffer(0, shape, row_major(shape), name, device)
+        return Buffer(0, shape, row_major(shape), dtype, device)
     pointer = (t.data or 0) + t.byte_offset
-    itemsize = DTYPES[name].itemsize
+    itemsize = DTYPES[dtype].itemsize
     if not pointer or pointer % itemsize:
         raise InvalidArgument(
-            f"x of shape {shape} starts at address {pointer:#x}; allowed is memory aligned to its "
+            f"{name} of shape {shape} starts at address {pointer:#x}; allowed is memory aligned to its "
             f"{itemsize}-byte elements"
         )
-    return Buffer(pointer, shape, strides, name, device)
+    return Buffer(pointer, shape, strides, dtype, device)
 
 
-def _device(kind: int, index: int) -> Device:
+def _device(kind: int, index: int, argument: str) -> Device:
     if kind == 1:
         return Device("cpu")
     if kind == 2:
         return Device("cuda", index)
     name = _DEVICES.get(kind, "a device")
     raise DeviceMismatch(
-        f"x is on {name} (DLPack device type {kind}); allowed are CPU (1) and CUDA (2) memory: copy it"
+        f"{argument} is on {name} (DLPack device type {kind}); allowed are CPU (1) and CUDA (2) memory: copy it"
     )
 
 
@@ -199,12 +199,12 @@ class DLPackAdapter:
         """Both, always."""
         return ("int32", "int64")
 
-    def facts(self, x: Any) -> Buffer:
+    def facts(self, x: Any, name: str = "x") -> Buffer:
         """Borrow the memory of `x`; the result holds it until `run` is over or validation has failed."""
         try:
             kind, index = x.__dlpack_device__()
-            device = _device(int(kind), int(index))
-            stream = _stream(device)
+            device = _device(int(kind), int(index), name)
+            stream = _stream(device, name)
             try:
                 capsule = x.__dlpack__(stream=stream, max_version=_VERSION)
             except TypeError:
@@ -214,29 +214,55 @@ class DLPackAdapter:
             raise
         except Exception as error:
             raise InvalidArgument(
-                f"x ({type(x).__name__}) refused to export its memory: {error}; allowed is an object whose "
+                f"{name} ({type(x).__name__}) refused to export its memory: {error}; allowed is an object whose "
                 "__dlpack__ succeeds"
             ) from error
-        return borrow(capsule)
+        return borrow(capsule, name)
 
-    def run(self, operator: Operator, x: Any, facts: Buffer, plan: Plan, runtime: Runtime) -> tuple[Any, ...]:
-        """Run as NumPy or CuPy would and hand the results to the framework of `x`, if it takes them."""
+    def run(
+        self,
+        operator: Operator,
+        inputs: Mapping[str, Any],
+        facts: Mapping[str, Buffer],
+        plan: Plan,
+        runtime: Runtime,
+        out: Sequence[Any] | None = None,
+        workspace: int | None = None,
+    ) -> tuple[Any, ...]:
+        """Run as NumPy or CuPy would and hand the results to the framework of x, if it takes them."""
+        own = facts["x"]
         try:
-            take = _importer(x)
-            dtype = _own_dtype(facts) if take is None else np.dtype(f"uint{plan.request.dtype.bits}")
-            # Both allocate by x's dtype and read nothing else of it.
-            owner = import_module(".numpy" if facts.device.kind == "cpu" else ".cupy", __package__)
-            values, indices = owner.ADAPTER.run(operator, np.empty(0, dtype), facts, plan, runtime)
+            take = _importer(inputs["x"])
+            dtype = _own_dtype(own) if take is None else np.dtype(f"uint{plan.request.dtype.bits}")
+            # Both allocate by x's dtype and read nothing else of the inputs.
+            owner = import_module(".numpy" if own.device.kind == "cpu" else ".cupy", __package__)
+            arrays = owner.ADAPTER.run(operator, {"x": np.empty(0, dtype)}, facts, plan, runtime)
         finally:
-            if isinstance(facts, Borrowed):
-                facts.release()
+            for borrowed in facts.values():
+                if isinstance(borrowed, Borrowed):
+                    borrowed.release()
         if take is None:
-            return values, indices
+            return tuple(arrays)
+        values, *others = arrays
         try:
-            return take(_Relabelled(values, facts.dtype)), take(indices)
+            return (take(_Relabelled(values, own.dtype)), *map(take, others))
         except Exception:
-            # It exports what it does not import. Both results go the other way, so that they are of one kind.
-            return values.view(_own_dtype(facts)), indices
+            # It exports what it does not import. All results go the other way, so that they are of one kind.
+            return (values.view(_own_dtype(own)), *others)
+
+    def reserve(self, nbytes: int, x: Any) -> None:
+        """Workspace is new for every call."""
+
+    def capturing(self, x: Any) -> bool:
+        """Nothing is kept here, in graphs or not."""
+        return False
+
+    def check_out(self, array: Any, output: Output, x: Any) -> None:
+        """Refuse all."""
+        raise InvalidArgument(
+            f"out is given and x is of a framework that is known by DLPack only ({type(x).__module__}."
+            f"{type(x).__name__}); allowed is out for NumPy and CuPy arrays and PyTorch tensors"
+        )
 
 
 class _Relabelled:
@@ -280,7 +306,7 @@ def _own_dtype(facts: Buffer) -> np.dtype[Any]:
     return _numpy_dtype(facts.dtype)
 
 
-def _stream(device: Device) -> int | None:
+def _stream(device: Device, name: str) -> int | None:
     """The stream the producer is to be ordered before, in DLPack's numbering: CuPy's current one."""
     if device.kind == "cpu":
         return None
@@ -288,7 +314,7 @@ def _stream(device: Device) -> int | None:
         import cupy
     except ImportError as error:
         raise BackendMissing(
-            f"x is on {device}, which must be served through CuPy, and CuPy is not installed: "
+            f"{name} is on {device}, which must be served through CuPy, and CuPy is not installed: "
             "install approxtopk[cuda12] or approxtopk[cuda13]"
         ) from error
     try:
@@ -296,7 +322,9 @@ def _stream(device: Device) -> int | None:
             # 0 is ambiguous and forbidden: 1 is the legacy default stream.
             return cupy.cuda.get_current_stream().ptr or 1
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise BackendMissing(f"x is on {device}; allowed are CPU memory and GPUs that CuPy can use: {error}") from error
+        raise BackendMissing(
+            f"{name} is on {device}; allowed are CPU memory and GPUs that CuPy can use: {error}"
+        ) from error
 
 
 def _numpy_dtype(name: str) -> np.dtype[Any]:

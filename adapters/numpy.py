@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ from ..dtypes import DTYPES
 from ..errors import UnsupportedDType
 from ..execute import execute
 from ..operator import Operator
-from ..plan import Plan
+from ..plan import Output, Plan
 from ..request import IndexDType
 from ..runtime.protocol import Runtime
-from .common import outputs, unsupported
+from .common import misfit, name_buffers, unsupported
 
 __all__ = ["ADAPTER", "address", "dtype_name", "scratch"]
 
@@ -39,34 +40,67 @@ class NumpyAdapter:
         """Both, always."""
         return ("int32", "int64")
 
-    def facts(self, x: NDArray[Any]) -> Buffer:
+    def facts(self, x: NDArray[Any], name: str = "x") -> Buffer:
         """Describe `x`; ``pointer`` is 0 where it has to be copied."""
-        name = dtype_name(x.dtype)
+        dtype = dtype_name(x.dtype, name)
         shape = x.shape
         if not x.size:
-            return Buffer(0, shape, row_major(shape), name, _CPU)
+            return Buffer(0, shape, row_major(shape), dtype, _CPU)
         pointer = address(x)
         itemsize = x.itemsize
         if pointer % itemsize or any(s % itemsize for s in x.strides):
-            return Buffer(0, shape, row_major(shape), name, _CPU)
-        return Buffer(pointer, shape, tuple([s // itemsize for s in x.strides]), name, _CPU)
+            return Buffer(0, shape, row_major(shape), dtype, _CPU)
+        return Buffer(pointer, shape, tuple([s // itemsize for s in x.strides]), dtype, _CPU)
 
     def run(
-        self, operator: Operator, x: NDArray[Any], facts: Buffer, plan: Plan, runtime: Runtime
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        self,
+        operator: Operator,
+        inputs: Mapping[str, NDArray[Any]],
+        facts: Mapping[str, Buffer],
+        plan: Plan,
+        runtime: Runtime,
+        out: Sequence[NDArray[Any]] | None = None,
+        workspace: int | None = None,
+    ) -> tuple[NDArray[Any], ...]:
         """Execute `plan` on memory of NumPy's."""
-        r = plan.request
-        values: NDArray[Any] = np.empty(r.output_shape, x.dtype)
-        indices: NDArray[Any] = np.empty(r.output_shape, r.index_dtype)
+        if out is None:
+            own = inputs["x"].dtype
+            arrays = tuple([np.empty(o.shape, own if o.name == "values" else o.dtype) for o in plan.outputs])
+        else:
+            arrays = tuple(out)
         if plan.steps:
-            if not facts.pointer:
-                x = np.array(x, order="C", subok=False)
-                facts = facts._replace(pointer=address(x))
-            owner, workspace = scratch(plan.workspace_bytes)
-            buffers = outputs(operator, plan, facts, address(values), address(indices), workspace)
-            execute(plan, buffers, runtime)
+            copies = {
+                name: np.array(inputs[name], order="C", subok=False)
+                for name, buffer in facts.items()
+                if not buffer.pointer
+            }
+            if copies:
+                facts = {**facts, **{name: facts[name]._replace(pointer=address(x)) for name, x in copies.items()}}
+            owner = None
+            if workspace is None:
+                owner, workspace = scratch(plan.workspace_bytes)
+            execute(plan, name_buffers(facts, plan, map(address, arrays), workspace), runtime)
             del owner  # the workspace lives until here
-        return values, indices
+        else:
+            for array in arrays:
+                array.fill(True)
+        return arrays
+
+    def reserve(self, nbytes: int, x: NDArray[Any]) -> tuple[object, int] | None:
+        """Aligned memory of NumPy's."""
+        return scratch(nbytes)
+
+    def capturing(self, x: NDArray[Any]) -> bool:
+        """A CPU has no graphs."""
+        return False
+
+    def check_out(self, array: NDArray[Any], output: Output, x: NDArray[Any]) -> None:
+        """Refuse what NumPy could only write to through a copy."""
+        dtype = x.dtype if output.name == "values" else np.dtype(output.dtype)
+        if array.dtype != dtype or array.shape != output.shape or not array.flags.carray:
+            kind = "" if array.flags.writeable else "read-only, "
+            kind += "" if array.flags.c_contiguous and array.flags.aligned else "not contiguous or not aligned, "
+            raise misfit(output, dtype, f"an array ({kind}{array.dtype}, shape {array.shape})")
 
 
 def address(x: NDArray[Any]) -> int:
@@ -74,8 +108,8 @@ def address(x: NDArray[Any]) -> int:
     return int(x.__array_interface__["data"][0])
 
 
-def dtype_name(dtype: np.dtype[Any]) -> str:
-    """The name of `dtype` in `approxtopk.dtypes.DTYPES`.
+def dtype_name(dtype: np.dtype[Any], argument: str) -> str:
+    """The name in `approxtopk.dtypes.DTYPES` of `dtype`, which `argument` has.
 
     Raises
     ------
@@ -86,11 +120,11 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
     if name is None:
         name = dtype.name
         if name not in DTYPES:
-            raise unsupported(dtype)
+            raise unsupported(dtype, argument)
         if not dtype.isnative:
             raise UnsupportedDType(
-                f"x has dtype {dtype}, in the other byte order; allowed is this machine's own: "
-                "pass x.astype(x.dtype.newbyteorder('='))"
+                f"{argument} has dtype {dtype}, in the other byte order; allowed is this machine's own: "
+                f"pass {argument}.astype({argument}.dtype.newbyteorder('='))"
             )
         _names[dtype] = name
     return name

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from ..buffer import Buffer
 from ..operator import Operator
-from ..plan import Plan
+from ..plan import Output, Plan
 from ..request import IndexDType
 from ..runtime.protocol import Runtime
 
@@ -23,19 +24,67 @@ class Adapter(Protocol):
         """The index types the framework can return as it is configured now."""
         ...
 
-    def facts(self, x: Any) -> Buffer:
-        """Describe `x` without reading its contents or waiting for it.
+    def facts(self, x: Any, name: str = "x") -> Buffer:
+        """Describe the argument `name`, the array `x`, without reading its contents or waiting for it.
 
         ``pointer`` is 0 where the framework hands out addresses only while it runs (JAX).
 
         Raises
         ------
         InvalidType, UnsupportedDType, DeviceMismatch
-            When `x` is not an array of a kind approxtopk selects from (sparse, complex, on another maker's
+            When it is not an array of a kind approxtopk reads (sparse, complex, on another maker's
             device, ...).
         """
         ...
 
-    def run(self, operator: Operator, x: Any, facts: Buffer, plan: Plan, runtime: Runtime) -> tuple[Any, ...]:
-        """Allocate outputs and workspace in the framework, execute `plan` and return the operator's outputs."""
+    def run(
+        self,
+        operator: Operator,
+        inputs: Mapping[str, Any],
+        facts: Mapping[str, Buffer],
+        plan: Plan,
+        runtime: Runtime,
+        out: Sequence[Any] | None = None,
+        workspace: int | None = None,
+    ) -> tuple[Any, ...]:
+        """Allocate outputs and workspace in the framework, execute `plan` and return its outputs, in its order.
+
+        Parameters
+        ----------
+        operator : Operator
+            What is asked for.
+        inputs, facts : mapping
+            The arrays by name, ``"x"`` and those of the operator's others that were given, and what `facts` said.
+        plan : Plan
+            What to run. One without steps has outputs without entries; only ``exact`` may have some: all True.
+        runtime : Runtime
+            The machine that runs it.
+        out : sequence of arrays, optional
+            What `check_out` let pass, in place of new outputs.
+        workspace : int, optional
+            Address of what `reserve` gave, in place of new workspace.
+
+        Raises
+        ------
+        InvalidArgument
+            When a derivative is asked for through `out`.
+        """
+        ...
+
+    def reserve(self, nbytes: int, x: Any) -> tuple[object, int] | None:
+        """Memory to keep from call to call, where `x` is: its owner and its address; None where calls keep none."""
+        ...
+
+    def capturing(self, x: Any) -> bool:
+        """Whether the current stream, where `x` is, records a graph: memory kept from call to call is not for it."""
+        ...
+
+    def check_out(self, array: Any, output: Output, x: Any) -> None:
+        """Refuse an array that cannot take a plan's output.
+
+        Raises
+        ------
+        InvalidArgument
+            When its shape, dtype, layout or device is another, or nothing may be written to it.
+        """
         ...

@@ -9,7 +9,7 @@ from ..errors import InvalidType
 from ..request import show
 from .protocol import Adapter
 
-__all__ = ["find"]
+__all__ = ["check", "find"]
 
 # Root of the module and name of a class -> module of the adapter. The first class of the MRO found here decides.
 _OWNERS = {
@@ -36,6 +36,15 @@ _HINTS = {
     "numpy": "pass numpy.asarray(x), of at least one axis",
 }
 
+# What an array of x's framework is called, and what makes one.
+_KINDS = {
+    "numpy": ("a NumPy array", "numpy.asarray({})"),
+    "cupy": ("a CuPy array", "cupy.asarray({})"),
+    "torch": ("a PyTorch tensor", "torch.as_tensor({}, device=x.device)"),
+    "jax": ("a JAX array", "jax.numpy.asarray({})"),
+    "dlpack": ("an object of x's framework, with __dlpack__ and __dlpack_device__", "one"),
+}
+
 _ALLOWED = "a NumPy, CuPy or JAX array, a PyTorch tensor, or another object with __dlpack__ and __dlpack_device__"
 
 _found: dict[type, Adapter] = {}
@@ -51,6 +60,32 @@ def find(x: Any) -> Adapter:
     """
     adapter = _found.get(type(x))
     return adapter if adapter is not None else _look(x)
+
+
+def check(name: str, array: Any, adapter: Adapter, advise: bool = True) -> None:
+    """Make sure that `adapter`, which owns x, owns the argument `name` too.
+
+    `advise` tells how to make another array of it; not where it is to be written to.
+
+    Raises
+    ------
+    InvalidType
+        When `array` is no array, or another framework's.
+    """
+    try:
+        if find(array) is adapter:
+            return
+    except InvalidType:
+        pass  # its words are about x
+    kind, way = _KINDS[adapter.name]
+    advice = f": pass {way.format(name)}" if advise else ""
+    raise InvalidType(f"{name} must be {kind}, as x is, not {_what(array)}{advice}")
+
+
+def _what(x: Any) -> str:
+    """What came: a plain value and its type, else the type with its module."""
+    kind = type(x)
+    return show(x) if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
 def _look(x: Any) -> Adapter:

@@ -14,7 +14,7 @@ if not _os.path.isdir(_os.path.join(_os.path.dirname(__file__), "kernels")) and 
     __path__.append(_root)
 
 from .approx_top_k import approx_top_k
-from .call import TopK
+from .call import CertifiedTopK, TopK
 from .errors import (
     ApproxTopKError,
     BackendMissing,
@@ -25,6 +25,7 @@ from .errors import (
     UnsupportedDType,
 )
 from .plan import DeviceInfo, Plan
+from .prepare import Prepared, prepare
 from .preview import plan
 from .recall import expected_recall
 from .top_k import top_k
@@ -32,16 +33,19 @@ from .top_k import top_k
 __all__ = [
     "ApproxTopKError",
     "BackendMissing",
+    "CertifiedTopK",
     "CompileError",
     "DeviceInfo",
     "DeviceMismatch",
     "InvalidArgument",
     "InvalidType",
     "Plan",
+    "Prepared",
     "TopK",
     "UnsupportedDType",
     "approx_top_k",
     "expected_recall",
     "plan",
+    "prepare",
     "top_k",
 ]

@@ -1,15 +1,18 @@
-"""One call, from the user's array to the user's result."""
+"""One call, from the user's arrays to the user's result."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 from .adapters import registry
+from .adapters.protocol import Adapter
+from .buffer import Buffer
+from .errors import DeviceMismatch
 from .operator import Operator
 from .planning.cached import make_plan
 from .runtime import serving
 
-__all__ = ["TopK", "call"]
+__all__ = ["CertifiedTopK", "TopK", "add_bounds", "call"]
 
 
 class TopK(NamedTuple):
@@ -20,30 +23,71 @@ class TopK(NamedTuple):
     values : array
         The selected entries, of x's type, dtype and shape with k in place of n.
     indices : array
-        Where each entry stands along the axis, of the same shape, int32 or int64.
+        Where each entry stands along the axis, of the same shape, int32 or int64; -1 where a ragged row has no
+        entry left: test ``indices >= 0`` before you index with them.
     """
 
     values: Any
     indices: Any
 
 
-def call(operator: Operator, x: Any, k: Any, **options: Any) -> TopK:
-    """Run `operator` on the array `x`, whatever framework owns it.
+class CertifiedTopK(NamedTuple):
+    """The result of a selection, and whether it is the exact one.
 
-    `options` are the public function's keyword arguments, unvalidated.
+    Attributes
+    ----------
+    values, indices : array
+        As in `TopK`.
+    exact : array of bool
+        For every row (x's shape without the axis): whether the answer is the exact top k.
+    """
+
+    values: Any
+    indices: Any
+    exact: Any
+
+
+def call(
+    operator: Operator, x: Any, k: Any, *, starts: Any = None, lengths: Any = None, **options: Any
+) -> tuple[Any, ...]:
+    """Run `operator` on the array `x`, whatever framework owns it, and return the plan's outputs.
+
+    `options` are the public function's other keyword arguments, unvalidated.
     """
     adapter = registry.find(x)
-    facts = adapter.facts(x)
-    runtime = serving(facts.device)
+    given = adapter.facts(x)
+    inputs, facts = {"x": x}, {"x": given}
+    if starts is not None or lengths is not None:
+        add_bounds(adapter, inputs, facts, starts, lengths)
+        options |= {name: (f.dtype, f.shape, f.strides) for name, f in facts.items() if name != "x"}
+    runtime = serving(given.device)
     plan = make_plan(
         operator.name,
-        facts.shape,
-        facts.strides,
-        facts.dtype,
-        runtime.device_info(facts.device),
+        given.shape,
+        given.strides,
+        given.dtype,
+        runtime.device_info(given.device),
         k,
         default_index=adapter.default_index,
         index_dtypes=adapter.index_dtypes(),
         **options,
     )
-    return TopK(*adapter.run(operator, x, facts, plan, runtime))
+    return adapter.run(operator, inputs, facts, plan, runtime)
+
+
+def add_bounds(adapter: Adapter, inputs: dict[str, Any], facts: dict[str, Buffer], starts: Any, lengths: Any) -> None:
+    """Add the arrays that say where rows begin and how long they are, and what `adapter` says of them.
+
+    Raises
+    ------
+    InvalidType, UnsupportedDType, DeviceMismatch
+        When one is no array of x's framework, or on another device.
+    """
+    where = facts["x"].device
+    for name, array in (("starts", starts), ("lengths", lengths)):
+        if array is None:
+            continue
+        registry.check(name, array, adapter)
+        inputs[name], facts[name] = array, adapter.facts(array, name)
+        if facts[name].device != where:
+            raise DeviceMismatch(f"{name} is on device {facts[name].device} and x on {where}; allowed is x's device")

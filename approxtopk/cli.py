@@ -68,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--unsorted", action="store_false", dest="sorted", help="results need not be in order")
     show.add_argument("--dtype", help="element type (default float32)")
     show.add_argument("--index-dtype", metavar="{int32,int64}", help="type of the indices (default int64)")
+    show.add_argument("--certify", action="store_true", help="tell which rows' answers are exact")
+    show.add_argument("--starts", metavar="DTYPE", help="rows begin where an array of this integer type says")
+    show.add_argument("--lengths", metavar="DTYPE", help="rows are as long as an array of this integer type says")
     show.add_argument("--device", help="cpu, cuda, cuda:1, or sm_90 and the like (default: what is here)")
     return parser
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, Union
 
 from .request import Request
 
-__all__ = ["Argument", "DeviceInfo", "HostCall", "Launch", "Plan", "Pointer", "Step", "Zero"]
+__all__ = ["Argument", "DeviceInfo", "Fill", "HostCall", "Launch", "Output", "Plan", "Pointer", "Step"]
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,12 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Zero:
-    """A stream-ordered fill of part of the workspace with zero bytes."""
+class Fill:
+    """A stream-ordered fill of part of a buffer with one byte."""
 
     pointer: Pointer
     nbytes: int
+    byte: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,26 @@ class HostCall:
     kernel: str
 
 
-Step = Union[Launch, Zero, HostCall]
+Step = Union[Launch, Fill, HostCall]
+
+
+class Output(NamedTuple):
+    """An array that a plan writes, C-contiguous.
+
+    Attributes
+    ----------
+    name : str
+        One of the operator's outputs.
+    shape, strides : tuple of int
+        Strides in elements.
+    dtype : str
+        A name from `approxtopk.dtypes.DTYPES`, or ``"bool"``.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -104,6 +124,10 @@ class Plan:
         b and k_b; None on the exact route.
     expected_recall : float
         Exact expectation of the share of the true top k that is returned (1.0 on the exact route).
+    certified_share : float or None
+        The share of rows in random order whose certificate will say exact; None where none is asked for.
+    outputs : tuple of Output
+        The arrays the call returns.
     steps : tuple of Step
         Launches and fills, in order; empty when there is nothing to return.
     bytes_read : int
@@ -118,6 +142,8 @@ class Plan:
     buckets: int | None
     k_per_bucket: int | None
     expected_recall: float
+    certified_share: float | None
+    outputs: tuple[Output, ...]
     steps: tuple[Step, ...]
     bytes_read: int
     workspace_bytes: int
@@ -125,7 +151,7 @@ class Plan:
     @property
     def kernels(self) -> tuple[str, ...]:
         """Names of the kernels, in launch order."""
-        return tuple(step.kernel for step in self.steps if not isinstance(step, Zero))
+        return tuple(step.kernel for step in self.steps if not isinstance(step, Fill))
 
     @property
     def launches(self) -> int:
@@ -135,16 +161,18 @@ class Plan:
     @property
     def zeroed_bytes(self) -> int:
         """Bytes of workspace that are zeroed first (counters and histograms)."""
-        return sum(step.nbytes for step in self.steps if isinstance(step, Zero))
+        return sum(step.nbytes for step in self.steps if isinstance(step, Fill) and step.pointer.buffer == "workspace")
 
     def __str__(self) -> str:
         """A few lines that say what will run and what it costs."""
         r = self.request
         shape = " x ".join(map(str, r.shape))
         order = "sorted" if r.sorted else "unsorted"
+        ragged = " and ".join(name for name in ("starts", "lengths") if getattr(r, name) is not None)
         lines = [
             f"{r.operator} of {r.dtype.name} [{shape}] along axis {r.axis}: the {r.k} "
-            f"{'largest' if r.largest else 'smallest'} of {r.n}, {order}, {r.index_dtype} indices",
+            f"{'largest' if r.largest else 'smallest'} of {r.n}, {order}, {r.index_dtype} indices"
+            + (f", ragged by {ragged}" if ragged else ""),
             f"  device           {self.device.name} ({self.device.architecture})",
         ]
         if self.route == "bucketed":
@@ -155,6 +183,8 @@ class Plan:
         else:
             lines.append("  route            exact")
         lines.append(f"  expected recall  {_share(self.expected_recall)}")
+        if self.certified_share is not None:
+            lines.append(f"  certified exact  {_share(self.certified_share)} of rows in random order")
         lines.append(f"  launches         {self.launches}")
         for line, alike in groupby(map(_step, self.steps)):
             times = len(list(alike))
@@ -170,8 +200,8 @@ def _step(step: Step) -> str:
     """One line that tells a step."""
     if isinstance(step, Launch):
         return f"{step.kernel:<22} {step.grid} blocks of {step.block} threads, {_bytes(step.shared_bytes)} shared"
-    if isinstance(step, Zero):
-        return f"{'(zero)':<22} {_bytes(step.nbytes)}"
+    if isinstance(step, Fill):
+        return f"{'(fill)':<22} {_bytes(step.nbytes)} of {step.pointer.buffer}"
     return f"{step.kernel:<22} NumPy on the CPU"
 
 

@@ -8,6 +8,8 @@ import sys
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from .buffer import Device, row_major
 from .dtypes import DTYPES
 from .errors import ApproxTopKError, InvalidArgument, InvalidType, UnsupportedDType
@@ -17,7 +19,7 @@ from .planning.devices import REFERENCES
 from .request import dtype_name, integer, short, show
 from .runtime import serving
 
-__all__ = ["plan"]
+__all__ = ["plan", "plan_call"]
 
 
 def plan(
@@ -49,9 +51,9 @@ def plan(
         (`approxtopk.planning.devices`) and needs no GPU.
     **options
         The keyword arguments of `approx_top_k`: axis, mode, sorted, recall_target, buckets, k_per_bucket,
-        interleaved, index_dtype. With ``exact=True`` those of `top_k`. There is no array here to tell its
-        framework: index_dtype=None plans int64 indices, as PyTorch, CuPy and NumPy get. JAX's calls return
-        int32: plan them with ``index_dtype="int32"``.
+        interleaved, certify, index_dtype. With ``exact=True`` those of `top_k`. There is no array here to tell
+        its framework: index_dtype=None plans int64 indices, as PyTorch, CuPy and NumPy get. JAX's calls return
+        int32: plan them with ``index_dtype="int32"``. starts and lengths are given by their dtype, ``"int64"``.
 
     Returns
     -------
@@ -72,24 +74,42 @@ def plan(
     >>> p.route, p.expected_recall >= 0.95
     ('bucketed', True)
     """
+    return plan_call("plan", shape, k, dtype, exact, device, options)
+
+
+def plan_call(
+    caller: str, shape: Any, k: Any, dtype: Any, exact: Any, device: Any, options: dict[str, Any], **framework: Any
+) -> Plan:
+    """Plan a call on a contiguous array, given as to `plan`.
+
+    `caller` is the function to name in errors; `framework` are the index types of one, as `Request.build` takes them.
+    """
     extents = _shape(shape)
-    strides = row_major(extents)
-    allowed = {"axis", "mode", "sorted", "index_dtype"}
-    if not isinstance(exact, bool):
+    allowed = {"axis", "mode", "sorted", "index_dtype", "starts", "lengths"}
+    if not isinstance(exact, (bool, np.bool_)):
         raise InvalidType(f"exact must be True or False, not {show(exact)}")
+    options = dict(options)
     if not exact:
-        allowed |= {"recall_target", "buckets", "k_per_bucket", "interleaved"}
+        allowed |= {"recall_target", "buckets", "k_per_bucket", "interleaved", "certify"}
         options.setdefault("recall_target", 0.95)
     unknown = sorted(set(options) - allowed)
     if unknown:
         raise InvalidType(
-            f"plan got an unexpected keyword argument {short(repr(unknown[0]))}; allowed are {sorted(allowed)}"
+            f"{caller} got an unexpected keyword argument {short(repr(unknown[0]))}; allowed are {sorted(allowed)}"
         )
+    where = integer("axis", options.get("axis", -1))
+    for name in ("starts", "lengths"):
+        if options.get(name) is not None:
+            # An axis out of range is refused later, whatever the batch.
+            batch = (*extents[:where], *extents[where + 1 or len(extents) :])
+            options[name] = (_per_row_dtype(name, options[name]), batch, row_major(batch))
     name = "top_k" if exact else "approx_top_k"
-    return make_plan(name, extents, strides, _dtype(dtype), _device(device), k, **options)
+    return make_plan(name, extents, row_major(extents), _dtype(dtype), _device(device), k, **framework, **options)
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
+    if hasattr(type(shape), "__dlpack__") or isinstance(shape, str):
+        raise InvalidType(f"shape must be an integer or a tuple of integers, not {show(shape)}: pass x.shape")
     given = shape if isinstance(shape, (tuple, list)) else (shape,)
     extents = tuple(integer("shape", s) for s in given)
     if any(s < 0 for s in extents):
@@ -104,6 +124,11 @@ def _dtype(dtype: Any) -> str:
     if name not in DTYPES:
         raise UnsupportedDType(f"dtype = {short(name)} has no order here; {choices}")
     return name
+
+
+def _per_row_dtype(name: str, dtype: Any) -> str:
+    choices = "allowed are the names of integer types, int8 to int64 and uint8 to uint64, for an array to come"
+    return dtype_name(name, dtype, choices, UnsupportedDType)
 
 
 def _device(device: Any) -> DeviceInfo:

@@ -6,16 +6,31 @@ import math
 import operator
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from .dtypes import DTYPES, DType
 from .errors import ApproxTopKError, InvalidArgument, InvalidType, UnsupportedDType
 
-__all__ = ["Request", "dtype_name", "integer", "short", "show"]
+__all__ = ["PerRow", "Request", "dtype_name", "integer", "short", "show"]
 
 IndexDType = Literal["int32", "int64"]
+
+
+class PerRow(NamedTuple):
+    """An array of one integer a row, of the batch shape: the input's without the axis.
+
+    Attributes
+    ----------
+    dtype : str
+        One of the integer types of `approxtopk.dtypes.DTYPES`.
+    strides : tuple of int
+        In elements.
+    """
+
+    dtype: str
+    strides: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -42,8 +57,13 @@ class Request:
         Those the caller named.
     interleaved : bool
         Element i is in bucket i mod b (True), or in contiguous runs.
+    certify : bool
+        Whether each row's answer is to be told exact or not.
     index_dtype : {"int32", "int64"}
         Type of the returned indices.
+    starts, lengths : PerRow or None
+        Arrays that say which entries of each row exist: length of them from start on, as far as there are such.
+        Without starts rows begin at 0, without lengths they reach to the end.
     """
 
     operator: str
@@ -58,7 +78,10 @@ class Request:
     buckets: int | None
     k_per_bucket: int | None
     interleaved: bool
+    certify: bool
     index_dtype: IndexDType
+    starts: PerRow | None
+    lengths: PerRow | None
 
     @property
     def n(self) -> int:
@@ -76,13 +99,32 @@ class Request:
         return math.prod(self.shape[self.axis + 1 :])
 
     @property
+    def ragged(self) -> bool:
+        """Whether a row may be shorter than n."""
+        return self.starts is not None or self.lengths is not None
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The input's shape without the axis."""
+        return (*self.shape[: self.axis], *self.shape[self.axis + 1 :])
+
+    @property
+    def padding(self) -> int:
+        """Bits of the value that stands where a row has no entry left: the worst there is, but for NaN."""
+        sign = 1 << (self.dtype.bits - 1)
+        if self.dtype.kind == "f":
+            return self.dtype.largest_number | (sign if self.largest else 0)
+        least = sign if self.dtype.kind == "i" else 0
+        return least if self.largest else least ^ (2 * sign - 1)
+
+    @property
     def output_shape(self) -> tuple[int, ...]:
         """The input's shape with k in place of n."""
         return (*self.shape[: self.axis], self.k, *self.shape[self.axis + 1 :])
 
     @property
     def options(self) -> tuple[Any, ...]:
-        """All that is asked for apart from the array and its axis, as plain scalars and strings.
+        """All that is asked for apart from the arrays and the axis, as plain scalars and strings.
 
         What an adapter carries to where it meets the array again; `approxtopk.planning.cached.replan` reads it.
         """
@@ -95,6 +137,7 @@ class Request:
             self.buckets,
             self.k_per_bucket,
             self.interleaved,
+            self.certify,
             self.index_dtype,
         )
 
@@ -114,14 +157,17 @@ class Request:
         buckets: Any = None,
         k_per_bucket: Any = None,
         interleaved: Any = True,
+        certify: Any = False,
         index_dtype: Any = None,
+        starts: tuple[str, tuple[int, ...], tuple[int, ...]] | None = None,
+        lengths: tuple[str, tuple[int, ...], tuple[int, ...]] | None = None,
         default_index: IndexDType = "int64",
         index_dtypes: tuple[str, ...] = ("int32", "int64"),
     ) -> Request:
         """Validate the arguments of a call as the user gave them.
 
-        `default_index` and `index_dtypes` say what the framework returns when `index_dtype` is None, and what
-        it can return at all.
+        `starts` and `lengths` describe arrays: dtype, shape and strides. `default_index` and `index_dtypes` say what
+        the framework returns when `index_dtype` is None, and what it can return at all.
 
         Raises
         ------
@@ -159,6 +205,7 @@ class Request:
                 f"buckets * k_per_bucket = {b} * {kept} = {b * kept} is less than k = {count}: "
                 "the buckets must keep at least k entries"
             )
+        batch = (*shape[:where], *shape[where + 1 :])
         return cls(
             operator=name,
             shape=shape,
@@ -172,7 +219,10 @@ class Request:
             buckets=b,
             k_per_bucket=kept,
             interleaved=_flag("interleaved", interleaved),
+            certify=_flag("certify", certify),
             index_dtype=_index_dtype(index_dtype, default_index, index_dtypes, n),
+            starts=_per_row("starts", starts, shape, batch),
+            lengths=_per_row("lengths", lengths, shape, batch),
         )
 
 
@@ -236,6 +286,22 @@ def _recall(name: str, value: Any) -> float:
     if not 0.0 < target <= 1.0:
         raise InvalidArgument(f"{name} = {target!r} is out of range; allowed is 0 < {name} <= 1 (1 means exact)")
     return target
+
+
+def _per_row(
+    name: str, array: tuple[str, tuple[int, ...], tuple[int, ...]] | None, x: tuple[int, ...], batch: tuple[int, ...]
+) -> PerRow | None:
+    """The array of one integer a row that `array` describes."""
+    if array is None:
+        return None
+    dtype, shape, strides = array
+    if dtype not in DTYPES or DTYPES[dtype].kind == "f":
+        raise UnsupportedDType(f"{name} has dtype {dtype}; allowed are integers, int8 to int64 and uint8 to uint64")
+    if shape != batch:
+        raise InvalidArgument(
+            f"{name} has shape {shape}; allowed is {batch}, one number for every row of x of shape {x}"
+        )
+    return PerRow(dtype, strides)
 
 
 def _index_dtype(value: Any, default: IndexDType, allowed: tuple[str, ...], n: int) -> IndexDType:

@@ -40,6 +40,17 @@ __device__ __forceinline__ void store(T* address, T value) {
     *address = value;
 }
 
+// Reads memory that other blocks wrote during this launch, before this block knew.
+template <class T>
+__device__ __forceinline__ T load_fresh(const T* address) {
+#ifdef APPROXTOPK_EMULATED
+    emulator::count_load(address, sizeof(T));
+    return *address;
+#else
+    return __ldcg(address);
+#endif
+}
+
 // Adds to a counter that many blocks share; returns what it was.
 template <class T>
 __device__ __forceinline__ T add_global(T* address, T value) {
@@ -102,10 +113,23 @@ __device__ __forceinline__ u32 canonical_number(u32 bits) {
 #endif
 }
 
-// The better of two canonical float32: the greater, NaN if there is one; or the lesser, a number if there is one.
+#ifdef APPROXTOPK_EMULATED
+// The order of floats: that of these numbers, -0 like +0, and NaNs above the rest.
+template <int WIDTH, u64 INFINITE>
+__device__ __forceinline__ i64 float_rank(u64 bits) {
+    const u64 magnitude = bits & ((u64(1) << (WIDTH - 1)) - 1);
+    if (magnitude > INFINITE) return i64(~u64(0) >> 1);
+    return bits >> (WIDTH - 1) & 1 ? -i64(magnitude) : i64(magnitude);
+}
+#endif
+
+// The better of two float32: the greater, NaN if there is one; or the lesser, a number if there is one. Canonical ones
+// (of one NaN and no -0) below sm_80.
 template <bool LARGEST_WINS>
 __device__ __forceinline__ u32 better_number(u32 a, u32 b) {
-#if defined(APPROXTOPK_EMULATED) || __CUDA_ARCH__ < 800
+#ifdef APPROXTOPK_EMULATED
+    return (float_rank<32, 0x7F800000>(a) > float_rank<32, 0x7F800000>(b)) == LARGEST_WINS ? a : b;
+#elif __CUDA_ARCH__ < 800
     const int x = int(a) ^ (int(a) >> 31 & 0x7FFFFFFF), y = int(b) ^ (int(b) >> 31 & 0x7FFFFFFF);
     return (x > y) == LARGEST_WINS ? a : b;
 #else
@@ -186,18 +210,124 @@ __device__ __forceinline__ Pack<T, N> load_pack(const T* address) {
     return data.pack;
 }
 
-#ifndef APPROXTOPK_EMULATED
-// Comparisons that hold when an operand is NaN. CuPy compiles with -ftz=true, under which C++'s would take
-// subnormals for zero; without the .ftz suffix these do not.
-__device__ __forceinline__ bool not_less(float a, float b) {
-    int result;
-    asm("{ .reg .pred p; setp.geu.f32 p, %1, %2; selp.s32 %0, 1, 0, p; }" : "=r"(result) : "f"(a), "f"(b));
+// Copies 16 bytes, both ends aligned so, from global to shared memory, without waiting where the machine can;
+// wait_for_copies() of the same thread waits, and a barrier tells the others.
+__device__ __forceinline__ void copy_to_shared(void* shared, const void* global) {
+#if defined(APPROXTOPK_EMULATED) || __CUDA_ARCH__ < 800
+    *static_cast<uint4*>(shared) = load(static_cast<const uint4*>(global));
+#else
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(u32(__cvta_generic_to_shared(shared))), "l"(global)
+                 : "memory");
+#endif
+}
+__device__ __forceinline__ void wait_for_copies() {
+#if !defined(APPROXTOPK_EMULATED) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
+// In each half of a word, the better of two float16 (or bfloat16, BRAIN), as better_number. From sm_80 on.
+template <bool LARGEST_WINS, bool BRAIN>
+__device__ __forceinline__ u32 better_halves(u32 a, u32 b) {
+    u32 result;
+#ifdef APPROXTOPK_EMULATED
+    constexpr u64 INFINITE = BRAIN ? 0x7F80 : 0x7C00;
+    result = 0;
+    for (int half = 0; half < 32; half += 16) {
+        const u32 x = a >> half & 0xFFFF, y = b >> half & 0xFFFF;
+        result |= ((float_rank<16, INFINITE>(x) > float_rank<16, INFINITE>(y)) == LARGEST_WINS ? x : y) << half;
+    }
+#else
+    if (LARGEST_WINS && BRAIN) asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+    else if (LARGEST_WINS) asm("max.NaN.f16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+    else if (BRAIN) asm("min.bf16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+    else asm("min.f16x2 %0, %1, %2;" : "=r"(result) : "r"(a), "r"(b));
+#endif
     return result;
 }
 
-__device__ __forceinline__ bool not_greater(float a, float b) {
+// Whether a float32 (u32) or float64 (u64) is not less than the bound, which NaN is not; or LARGEST false: is at most
+// the bound, which NaN is not either. CuPy compiles with -ftz=true, under which C++'s comparisons would take
+// subnormals for zero; without the .ftz suffix these do not.
+template <bool LARGEST_WINS>
+__device__ __forceinline__ bool reaches(u32 bits, u32 bound) {
+#ifdef APPROXTOPK_EMULATED
+    const i64 rank = float_rank<32, 0x7F800000>(bits), least = float_rank<32, 0x7F800000>(bound);
+    return LARGEST_WINS ? rank >= least : rank <= least;
+#else
     int result;
-    asm("{ .reg .pred p; setp.leu.f32 p, %1, %2; selp.s32 %0, 1, 0, p; }" : "=r"(result) : "f"(a), "f"(b));
+    if (LARGEST_WINS)
+        asm("{.reg .pred p; .reg .f32 x, y; mov.b32 x, %1; mov.b32 y, %2; setp.geu.f32 p, x, y; selp.s32 %0, 1, 0, p;}"
+            : "=r"(result)
+            : "r"(bits), "r"(bound));
+    else
+        asm("{.reg .pred p; .reg .f32 x, y; mov.b32 x, %1; mov.b32 y, %2; setp.le.f32 p, x, y; selp.s32 %0, 1, 0, p;}"
+            : "=r"(result)
+            : "r"(bits), "r"(bound));
     return result;
-}
 #endif
+}
+template <bool LARGEST_WINS>
+__device__ __forceinline__ bool reaches(u64 bits, u64 bound) {
+#ifdef APPROXTOPK_EMULATED
+    constexpr u64 INFINITE = 0x7FF0000000000000;
+    const i64 rank = float_rank<64, INFINITE>(bits), least = float_rank<64, INFINITE>(bound);
+    return LARGEST_WINS ? rank >= least : rank <= least;
+#else
+    int result;
+    if (LARGEST_WINS)
+        asm("{.reg .pred p; .reg .f64 x, y; mov.b64 x, %1; mov.b64 y, %2; setp.geu.f64 p, x, y; selp.s32 %0, 1, 0, p;}"
+            : "=r"(result)
+            : "l"(bits), "l"(bound));
+    else
+        asm("{.reg .pred p; .reg .f64 x, y; mov.b64 x, %1; mov.b64 y, %2; setp.le.f64 p, x, y; selp.s32 %0, 1, 0, p;}"
+            : "=r"(result)
+            : "l"(bits), "l"(bound));
+    return result;
+#endif
+}
+
+// Whether one half does, of two float16 (or bfloat16, BRAIN), the bound's half beside it.
+template <bool LARGEST_WINS, bool BRAIN>
+__device__ __forceinline__ bool reaches_halves(u32 halves, u32 bound) {
+#ifdef APPROXTOPK_EMULATED
+    constexpr u64 INFINITE = BRAIN ? 0x7F80 : 0x7C00;
+    bool any = false;
+    for (int half = 0; half < 32; half += 16) {
+        const i64 rank = float_rank<16, INFINITE>(halves >> half & 0xFFFF);
+        const i64 least = float_rank<16, INFINITE>(bound >> half & 0xFFFF);
+        any |= LARGEST_WINS ? rank >= least : rank <= least;
+    }
+    return any;
+#else
+#if __CUDA_ARCH__ < 900
+    // A bfloat16 is the upper half of a float32.
+    if (BRAIN)
+        return reaches<LARGEST_WINS>(halves << 16, bound << 16) |
+               reaches<LARGEST_WINS>(halves & 0xFFFF0000, bound & 0xFFFF0000);
+#else
+    if (BRAIN) {
+        int result;
+        if (LARGEST_WINS)
+            asm("{.reg .pred p, q; setp.geu.bf16x2 p|q, %1, %2; or.pred p, p, q; selp.s32 %0, 1, 0, p;}"
+                : "=r"(result)
+                : "r"(halves), "r"(bound));
+        else
+            asm("{.reg .pred p, q; setp.le.bf16x2 p|q, %1, %2; or.pred p, p, q; selp.s32 %0, 1, 0, p;}"
+                : "=r"(result)
+                : "r"(halves), "r"(bound));
+        return result;
+    }
+#endif
+    int result;
+    if (LARGEST_WINS)
+        asm("{.reg .pred p, q; setp.geu.f16x2 p|q, %1, %2; or.pred p, p, q; selp.s32 %0, 1, 0, p;}"
+            : "=r"(result)
+            : "r"(halves), "r"(bound));
+    else
+        asm("{.reg .pred p, q; setp.le.f16x2 p|q, %1, %2; or.pred p, p, q; selp.s32 %0, 1, 0, p;}"
+            : "=r"(result)
+            : "r"(halves), "r"(bound));
+    return result;
+#endif
+}

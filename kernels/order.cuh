@@ -6,9 +6,7 @@
 struct OrderParams {
     Pairs from;        // (row, k)
     Pairs to;          // unless the result is written
-    const Element* x;
-    Batch batch;
-    i64 axis_stride;
+    Rows rows;
     i64 k;
     i64 tile;          // entries of a block, a power of two
     i64 tiles;         // of a row
@@ -28,7 +26,7 @@ struct Tile {
     }
 };
 
-__device__ __forceinline__ void put(const OrderParams& p, u64 row, const Element* row_x, u64 slot, const Entry& entry) {
-    if (p.result.values) emit(p.result, row, slot, entry, row_x, p.axis_stride);
+__device__ __forceinline__ void put(const OrderParams& p, u64 row, const Element* base, u64 slot, const Entry& entry) {
+    if (p.result.values) emit(p.result, row, slot, entry, base, p.rows.axis_stride);
     else store_pair(p.to, row * u64(p.k) + slot, entry);
 }

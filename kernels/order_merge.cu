@@ -30,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(512) order_merge(const __grid_const
     u64* bounds = reinterpret_cast<u64*>(dynamic_shared());
     Entry* entries = reinterpret_cast<Entry*>(dynamic_shared() + 2 * sizeof(u64));
     const Tile tile(p);
-    const Element* row_x = p.x + row_offset(p.batch, tile.row);
+    const Element* row_base = find_row(p.rows, tile.row).base;
 
     // The two runs that this tile of the output is cut from.
     const u64 run = u64(p.run);
@@ -62,6 +62,6 @@ extern "C" __global__ void __launch_bounds__(512) order_merge(const __grid_const
     u32 j = begin - i;
     for (u32 slot = begin; slot < end; ++slot) {
         const bool take_first = j >= seconds || (i < firsts && better(a(i), b(j)));
-        put(p, tile.row, row_x, tile.begin + slot, take_first ? a(i++) : b(j++));
+        put(p, tile.row, row_base, tile.begin + slot, take_first ? a(i++) : b(j++));
     }
 }

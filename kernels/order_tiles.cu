@@ -4,12 +4,12 @@
 extern "C" __global__ void __launch_bounds__(512) order_tiles(const __grid_constant__ OrderParams p) {
     Entry* entries = reinterpret_cast<Entry*>(dynamic_shared());
     const Tile tile(p);
-    const Element* row_x = p.x + row_offset(p.batch, tile.row);
+    const Element* row_base = find_row(p.rows, tile.row).base;
     const u32 count = u32(tile.end - tile.begin);
     const u32 size = next_power_of_two(count);
     for (u32 i = threadIdx.x; i < size; i += blockDim.x)
         entries[i] = i < count ? load_pair(p.from, tile.row * u64(p.k) + tile.begin + i) : EMPTY;
     __syncthreads();
     block_sort(entries, size);
-    for (u32 i = threadIdx.x; i < count; i += blockDim.x) put(p, tile.row, row_x, tile.begin + i, entries[i]);
+    for (u32 i = threadIdx.x; i < count; i += blockDim.x) put(p, tile.row, row_base, tile.begin + i, entries[i]);
 }

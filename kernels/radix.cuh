@@ -1,26 +1,33 @@
 // Radix selection of the best k entries of a row, digit by digit from the top, on keys and then, for entries
 // that do not come in index order, on indices.
 //
-// Macros besides those of the included files: PAIRS (0: entries are read from x; 1: from candidate pairs),
-// VECTOR (entries one load brings; 1 for pairs and strided rows).
+// Macros besides those of the included files: SOURCE, where the entries are (0: in x; 1: candidate pairs in the
+// workspace; 2: candidates in shared memory; 3: in x, copied to shared memory first), VECTOR (entries of x one load
+// brings; 1 for strided rows).
 #pragma once
 #include "block.cuh"
 #include "rows.cuh"
 
+#define FROM_X (SOURCE == 0 || SOURCE == 3)
+
 typedef Index Count;  // of entries of a row
+
+constexpr int READ = FROM_X ? VECTOR : 1;  // entries read at once
 
 constexpr int DIGIT = 11;
 constexpr u32 BINS = 1u << DIGIT;
 constexpr int KEY_PASSES = (BITS + DIGIT - 1) / DIGIT;
-constexpr int INDEX_PASSES = PAIRS ? (int(sizeof(Index)) * 8 + DIGIT - 1) / DIGIT : 0;
+constexpr int INDEX_PASSES = !FROM_X ? (int(sizeof(Index)) * 8 + DIGIT - 1) / DIGIT : 0;
 constexpr int PASSES = KEY_PASSES + INDEX_PASSES;
 
 // The entries of one row, in positions 0 to `positions`.
 struct Source {
     u64 positions;
-#if PAIRS
+#if SOURCE == 1
     Pairs pairs;
     u64 base;
+#elif SOURCE == 2
+    const Entry* entries;
 #else
     const Element* x;  // the first entry
     i64 stride;
@@ -28,66 +35,107 @@ struct Source {
     Index first_index, index_stride;
     Coding coding;
 #endif
+#if SOURCE == 3
+    Element* copy;     // by position, aligned to 16 bytes
+
+    // Copies the row; all threads of the block must call.
+    __device__ __forceinline__ void bring() const {
+        const i64 length = i64(positions) - i64(shift);
+        for (u64 position = u64(threadIdx.x) * VECTOR; position < positions; position += u64(blockDim.x) * VECTOR) {
+            const i64 i = i64(position) - i64(shift);
+            if (VECTOR > 1 && i >= 0 && i + VECTOR <= length) {
+                copy_to_shared(copy + position, x + i);
+            } else {
+#pragma unroll 1
+                for (int v = 0; v < VECTOR; ++v)
+                    if (i + v >= 0 && i + v < length) copy[position + v] = load(x + (i + v) * stride);
+            }
+        }
+        wait_for_copies();
+        __syncthreads();
+    }
+#endif
+
+#if FROM_X
+    __device__ __forceinline__ Element element(u64 position) const {
+#if SOURCE == 3
+        return copy[position];
+#else
+        return load(x + (i64(position) - i64(shift)) * stride);
+#endif
+    }
+
+    // VECTOR neighbours, all of which exist.
+    __device__ __forceinline__ Pack<Element, VECTOR> pack(u64 position) const {
+#if SOURCE == 3
+        return *reinterpret_cast<const Pack<Element, VECTOR>*>(copy + position);
+#else
+        return load_pack<Element, VECTOR>(x + (i64(position) - i64(shift)));
+#endif
+    }
+#endif
 
     // The keys of the entries from `position` on; bit v of the return value says whether entry v exists.
-    __device__ __forceinline__ u32 read(u64 position, Key (&key)[VECTOR]) const {
-#if PAIRS
+    __device__ __forceinline__ u32 read(u64 position, Key (&key)[READ]) const {
+#if !FROM_X
         if (position >= positions) return 0;
+#if SOURCE == 1
         key[0] = load(pairs.key + base + position);
+#else
+        key[0] = entries[position].key;
+#endif
         return 1;
 #else
         const i64 i = i64(position) - i64(shift);
         const i64 length = i64(positions) - i64(shift);
-        Pack<Element, VECTOR> pack;
+        Pack<Element, VECTOR> elements;
         u32 there = (1u << VECTOR) - 1;
         if (VECTOR > 1 && i >= 0 && i + VECTOR <= length) {
-            pack = load_pack<Element, VECTOR>(x + i);
+            elements = pack(position);
         } else {
             there = 0;
 #pragma unroll 1
             for (int v = 0; v < VECTOR; ++v) {
                 const bool is_there = i + v >= 0 && i + v < length;
-                pack.shift(is_there ? load(x + (i + v) * stride) : Element(0));
+                elements.shift(is_there ? element(position + v) : Element(0));
                 there |= u32(is_there) << v;
             }
         }
 #pragma unroll
-        for (int v = 0; v < VECTOR; ++v) key[v] = key_of(pack.item[v], coding);
+        for (int v = 0; v < VECTOR; ++v) key[v] = key_of(elements.item[v], coding);
         return there;
 #endif
     }
 
     // Where the entry at `position` stands along the axis.
     __device__ __forceinline__ Index index(u64 position) const {
-#if PAIRS
+#if SOURCE == 1
         return load(pairs.index + base + position);
+#elif SOURCE == 2
+        return entries[position].index;
 #else
         return first_index + Index(position - shift) * index_stride;
 #endif
     }
 };
 
-#if !PAIRS
-// Row `row` of x cut to one of its buckets (the whole row when buckets is 1).
-struct RowCut {
-    const Element* row_x;
+#if FROM_X
+// A row of x cut to one of its buckets (the whole row when buckets is 1).
+__device__ __forceinline__ Source cut_row(const Rows& rows, const Row& row, u64 bucket, u64 buckets, bool interleaved,
+                                          const Coding& coding) {
     Source source;
-
-    __device__ __forceinline__ RowCut(const Element* x, const Batch& batch, u64 row, u64 bucket, u64 n, u64 buckets,
-                                      bool interleaved, i64 axis_stride, const Coding& coding) {
-        row_x = x + row_offset(batch, row);
-        u64 longer;
-        const u64 size = divide(n, buckets, longer);
-        const u64 start = interleaved ? bucket : bucket * size + (bucket < longer ? bucket : longer);
-        source.first_index = Index(start);
-        source.index_stride = interleaved ? Index(buckets) : 1;
-        source.x = row_x + i64(start) * axis_stride;
-        source.stride = i64(source.index_stride) * axis_stride;
-        source.shift = u32(reinterpret_cast<u64>(source.x) / sizeof(Element) % VECTOR);
-        source.coding = coding;
-        source.positions = size + (bucket < longer ? 1 : 0) + source.shift;
-    }
-};
+    u64 longer;
+    const u64 size = divide(row.length, buckets, longer);
+    const u64 start = row.first + (interleaved ? bucket : bucket * size + (bucket < longer ? bucket : longer));
+    source.first_index = Index(start);
+    source.index_stride = interleaved ? Index(buckets) : 1;
+    source.x = row.base + i64(start) * rows.axis_stride;
+    source.stride = i64(source.index_stride) * rows.axis_stride;
+    source.shift = u32(reinterpret_cast<u64>(source.x) / sizeof(Element) % VECTOR);
+    source.coding = coding;
+    source.positions = size + (bucket < longer ? 1 : 0) + source.shift;
+    return source;
+}
 #endif
 
 // What is known of the answer: entries whose leading bits exceed these are in it, and of those that have just
@@ -101,7 +149,7 @@ struct Cut {
     __device__ __forceinline__ int side(Key entry, const Source& source, u64 position) const {
         const Key lead = entry & Key(key_mask);
         if (lead != Key(key)) return lead > Key(key) ? 1 : -1;
-        if (!PAIRS || !index_mask) return 0;
+        if (FROM_X || !index_mask) return 0;
         const Index order = ~source.index(position) & Index(index_mask);
         return order == Index(index) ? 0 : order > Index(index) ? 1 : -1;
     }
@@ -123,7 +171,7 @@ struct Digit {
 
     __device__ __forceinline__ u32 operator()(Key key, const Source& source, u64 position) const {
         const u32 mask = (1u << width) - 1;
-        if (!PAIRS || of_key) return u32(key >> low) & mask;
+        if (FROM_X || of_key) return u32(key >> low) & mask;
         return u32(Index(~source.index(position)) >> low) & mask;
     }
 };
@@ -147,11 +195,11 @@ __device__ __forceinline__ void count_digits(const Source& source, u64 begin, u6
                                              Scratch& scratch) {
     const Digit digit(pass);
     clear_digits(scratch);
-    for (u64 position = begin + u64(threadIdx.x) * VECTOR; position < end; position += u64(blockDim.x) * VECTOR) {
-        Key key[VECTOR];
+    for (u64 position = begin + u64(threadIdx.x) * READ; position < end; position += u64(blockDim.x) * READ) {
+        Key key[READ];
         const u32 there = source.read(position, key);
 #pragma unroll
-        for (int v = 0; v < VECTOR; ++v)
+        for (int v = 0; v < READ; ++v)
             if (there >> v & 1 && cut.side(key[v], source, position + v) == 0)
                 atomicAdd(&scratch.histogram[digit(key[v], source, position + v)], Count(1));
     }
@@ -205,12 +253,12 @@ struct Before {
 };
 
 // On which side of the cut the entries from `position` on are: bit v of `sure` and of `maybe`.
-__device__ __forceinline__ void take_sides(const Source& source, u64 position, const Cut& cut, Key (&key)[VECTOR],
+__device__ __forceinline__ void take_sides(const Source& source, u64 position, const Cut& cut, Key (&key)[READ],
                                            u32& sure, u32& maybe) {
     sure = maybe = 0;
     const u32 there = source.read(position, key);
 #pragma unroll
-    for (int v = 0; v < VECTOR; ++v) {
+    for (int v = 0; v < READ; ++v) {
         if (!(there >> v & 1)) continue;
         const int side = cut.side(key[v], source, position + v);
         sure |= u32(side == 1) << v;
@@ -224,10 +272,10 @@ __device__ __forceinline__ void take_sides(const Source& source, u64 position, c
 template <class Put>
 __device__ __forceinline__ void select_entries(const Source& source, u64 begin, u64 end, const Cut& cut, Before before,
                                                u64 k, Scratch& scratch, Put put) {
-    const u64 tile = u64(blockDim.x) * VECTOR;
+    const u64 tile = u64(blockDim.x) * READ;
     for (u64 start = begin; start < end; start += tile) {
-        const u64 position = start + u64(threadIdx.x) * VECTOR;
-        Key key[VECTOR];
+        const u64 position = start + u64(threadIdx.x) * READ;
+        Key key[READ];
         u32 sure = 0, maybe = 0;
         if (position < end) take_sides(source, position, cut, key, sure, maybe);
         // Most tiles of a long row have nothing to give.
@@ -238,7 +286,7 @@ __device__ __forceinline__ void select_entries(const Source& source, u64 begin, 
             block_exclusive_sum(u32(__popc(sure) | __popc(maybe) << 16), total, reinterpret_cast<u32*>(scratch.sums));
         u64 sures = before.sure + (counts & 0xFFFF), maybes = before.maybe + (counts >> 16);
 #pragma unroll 1
-        for (int v = 0; v < VECTOR && (sure | maybe) >> v; ++v) {
+        for (int v = 0; v < READ && (sure | maybe) >> v; ++v) {
             const bool is_sure = sure >> v & 1, is_maybe = maybe >> v & 1;
             if (is_sure || (is_maybe && maybes < cut.need)) {
                 const u64 slot = sures + (maybes < cut.need ? maybes : cut.need);
@@ -248,7 +296,7 @@ __device__ __forceinline__ void select_entries(const Source& source, u64 begin, 
             maybes += is_maybe;
             // Moving the keys keeps the index a constant, and the loop small.
 #pragma unroll
-            for (int w = 0; w + 1 < VECTOR; ++w) key[w] = key[w + 1];
+            for (int w = 0; w + 1 < READ; ++w) key[w] = key[w + 1];
         }
         before.sure += total & 0xFFFF;
         before.maybe += total >> 16;

@@ -7,41 +7,42 @@
 #include "radix.cuh"
 
 struct SplitParams {
-    const Element* x;
-    Batch batch;
-    i64 n, axis_stride;
-    Pairs candidates;       // PAIRS: n of them per row
+    Rows rows;
+    Pairs candidates;       // SOURCE 1
+    i64 per_row;            // candidates of a row
     i64 buckets;            // 1: whole rows
     i64 interleaved;
     i64 partitions;         // blocks of a cut row
     i64 partition_entries;  // a multiple of VECTOR x threads of a block
     i64 k;                  // entries to take per bucket, or all if there are fewer
     i64 pass;               // radix_histogram: which
-    Count* histograms;      // (cut row, pass, BINS), zero at first
+    Count* histograms;      // (cut row, pass, BINS), zero before and after
     Cut* cuts;              // (cut row, pass): what is known after each pass
     Count* counts;          // (cut row, 2, partition): sure, maybe
+    Key* lists;  // (cut row, partition, capacity): keys with the first digit, so that few blocks read their
+                 // part of x again before the end
+    Count* listed;  // (cut row, partition, 2): how many have it, and how many a greater one
+    i64 capacity;  // 0: no lists
     Result result;
     Pairs pairs;
 };
 
 struct Part {
-    u64 row, bucket, cut_row, partition, begin, end, k;
-    const Element* row_x;
+    u64 row, bucket, which, partition, begin, end, length, k;  // which: cut row
+    const Element* base;
     Source source;
 
     __device__ __forceinline__ explicit Part(const SplitParams& p) {
-        cut_row = divide(blockIdx.x, u64(p.partitions), partition);
-        row = divide(cut_row, u64(p.buckets), bucket);
-#if PAIRS
-        row_x = p.x + row_offset(p.batch, row);
-        source = {u64(p.n), p.candidates, row * u64(p.n)};
-        const u64 length = u64(p.n);
+        which = divide(blockIdx.x, u64(p.partitions), partition);
+        row = divide(which, u64(p.buckets), bucket);
+        const Row found = find_row(p.rows, row);
+        base = found.base;
+#if SOURCE == 1
+        source = {u64(p.per_row), p.candidates, row * u64(p.per_row)};
+        length = u64(p.per_row);
 #else
-        const RowCut cut(p.x, p.batch, row, bucket, u64(p.n), u64(p.buckets), p.interleaved != 0, p.axis_stride,
-                         p.result.coding);
-        row_x = cut.row_x;
-        source = cut.source;
-        const u64 length = source.positions - source.shift;
+        source = cut_row(p.rows, found, bucket, u64(p.buckets), p.interleaved != 0, p.result.coding);
+        length = source.positions - source.shift;
 #endif
         k = u64(p.k) < length ? u64(p.k) : length;
         begin = partition * u64(p.partition_entries);
@@ -50,6 +51,27 @@ struct Part {
         if (end > source.positions) end = source.positions;
     }
 };
+
+#if FROM_X
+// A block's list of the keys with the first digit; it is known after the second pass.
+struct List {
+    Key* keys;
+    Count* counts;
+    u64 capacity;
+
+    __device__ __forceinline__ List(const SplitParams& p, const Part& part) {
+        const u64 block = part.which * u64(p.partitions) + part.partition;
+        capacity = u64(p.capacity);
+        keys = p.lists + block * capacity;
+        counts = p.listed + block * 2;
+    }
+
+    // Whether it has all of them. It is not written when the first digit decides.
+    __device__ __forceinline__ bool complete(const SplitParams& p, const Part& part) const {
+        return capacity && !load(&p.cuts[part.which * PASSES].done) && load(counts) <= capacity;
+    }
+};
+#endif
 
 __device__ __forceinline__ Cut load_cut(const Cut* from) {
     Cut cut;
@@ -66,11 +88,13 @@ __device__ __forceinline__ void store_cut(Cut* to, const Cut& cut) {
 // What is known before pass `pass` (PASSES: after the last), worked out by every block of the row from the
 // histogram of the pass before, and left in memory by the first for the next launch.
 __device__ __forceinline__ Cut known(const SplitParams& p, const Part& part, int pass, Scratch& scratch) {
-    if (pass == 0) return Cut::whole(part.k);
-    Cut* cuts = p.cuts + part.cut_row * PASSES;
-    Cut cut = pass == 1 ? Cut::whole(part.k) : load_cut(cuts + pass - 2);
+    Cut* cuts = p.cuts + part.which * PASSES;
+    Cut cut = Cut::whole(part.k);
+    cut.done = part.k == part.length;
+    if (pass == 0) return cut;
+    if (pass > 1) cut = load_cut(cuts + pass - 2);
     if (!cut.done) {
-        const Count* histogram = p.histograms + (part.cut_row * PASSES + u64(pass - 1)) * BINS;
+        const Count* histogram = p.histograms + (part.which * PASSES + u64(pass - 1)) * BINS;
         for (u32 bin = threadIdx.x; bin < BINS; bin += blockDim.x) scratch.histogram[bin] = load(histogram + bin);
         __syncthreads();
         cut = narrow(cut, pass - 1, scratch);

@@ -20,10 +20,11 @@ __all__ = ["BACKENDS", "Backend", "Selection", "gpu_present", "tuned"]
 
 
 class Selection(NamedTuple):
-    """A result as the oracle states it: indices, and the values' bits."""
+    """A result as the oracle states it: indices, the values' bits, and the certificate where asked for."""
 
     indices: np.ndarray
     bits: np.ndarray
+    exact: np.ndarray | None = None
 
 
 class Backend:
@@ -51,20 +52,24 @@ class Backend:
         view: Callable[[Any], Any] = lambda array: array,
         **options: Any,
     ) -> Selection:
-        """Call `approx_top_k`, or `top_k` when `exact`, on ``view(array)`` of this machine."""
+        """Call `approx_top_k`, or `top_k` when `exact`, on ``view(array)`` of this machine.
+
+        `starts` and `lengths` among the options are NumPy arrays.
+        """
         call = atk.top_k if exact else atk.approx_top_k
         if self.name == "gpu":
             return self._select_on_gpu(call, bits, dtype, k, view, options)
-        values, indices = call(view(bits).view(numpy_dtype(dtype)), k, **options)
-        return Selection(indices, values.view(bits.dtype))
+        values, indices, *exact_rows = call(view(bits).view(numpy_dtype(dtype)), k, **options)
+        return Selection(indices, values.view(bits.dtype), *exact_rows)
 
     @staticmethod
     def _select_on_gpu(call: Any, bits: np.ndarray, dtype: str, k: int, view: Any, options: Any) -> Selection:
         import cupy
 
         if hasattr(np, dtype):
-            values, indices = call(view(cupy.asarray(bits)).view(dtype), k, **options)
-            return Selection(indices.get(), values.view(bits.dtype).get())
+            options = {name: cupy.asarray(o) if isinstance(o, np.ndarray) else o for name, o in options.items()}
+            values, indices, *exact_rows = call(view(cupy.asarray(bits)).view(dtype), k, **options)
+            return Selection(indices.get(), values.view(bits.dtype).get(), *(exact.get() for exact in exact_rows))
         import torch
 
         # CuPy has no bfloat16 of its own and no float8: PyTorch has, though not with negative strides.
@@ -73,8 +78,13 @@ class Backend:
             array = view(torch.from_numpy(signed.copy()).cuda())
         except ValueError:
             pytest.skip(f"no array library holds {dtype} with negative strides")
-        values, indices = call(array.view(getattr(torch, dtype)), k, **options)
-        return Selection(indices.cpu().numpy(), values.view(array.dtype).cpu().numpy().view(bits.dtype))
+        options = {name: torch.from_numpy(o).cuda() if isinstance(o, np.ndarray) else o for name, o in options.items()}
+        values, indices, *exact_rows = call(array.view(getattr(torch, dtype)), k, **options)
+        return Selection(
+            indices.cpu().numpy(),
+            values.view(array.dtype).cpu().numpy().view(bits.dtype),
+            *(exact.cpu().numpy() for exact in exact_rows),
+        )
 
 
 def numpy_dtype(name: str) -> np.dtype:

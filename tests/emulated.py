@@ -10,7 +10,7 @@ import numpy as np
 
 from approxtopk.buffer import Buffer, Device
 from approxtopk.dtypes import DTYPES
-from approxtopk.plan import DeviceInfo, Launch, Plan, Step, Zero
+from approxtopk.plan import DeviceInfo, Fill, Launch, Plan, Step
 from approxtopk.runtime import substitute
 from approxtopk.runtime.source import joined, pack
 
@@ -25,7 +25,7 @@ class EmulatedRuntime:
     Attributes
     ----------
     launched : list of (str, Stats)
-        The kernels run so far and what each did; fills count as kernel ``"zero"``.
+        The kernels run so far and what each did; fills count as kernel ``"fill"``.
     """
 
     def __init__(self, seed: int = 0, *, multiprocessors: int = 132, sanitize: bool = False) -> None:
@@ -45,9 +45,9 @@ class EmulatedRuntime:
                 self._kernel(step)
 
     def run(self, step: Step, plan: Plan, buffers: Mapping[str, Buffer], stream: int) -> None:
-        if isinstance(step, Zero):
-            self.emulator.zero(buffers[step.pointer.buffer].pointer + step.pointer.offset, step.nbytes)
-            self.launched.append(("zero", Stats(0, step.nbytes, 0)))
+        if isinstance(step, Fill):
+            self.emulator.fill(buffers[step.pointer.buffer].pointer + step.pointer.offset, step.nbytes, step.byte)
+            self.launched.append(("fill", Stats(0, step.nbytes, 0)))
             return
         assert isinstance(step, Launch)
         ranges = [_range(name, buffer) for name, buffer in buffers.items()]
@@ -76,4 +76,4 @@ def _range(name: str, buffer: Buffer) -> Range:
     reach = [(e - 1) * s * itemsize for e, s in zip(buffer.shape, buffer.strides, strict=True)]
     low = sum(r for r in reach if r < 0)
     high = sum(r for r in reach if r > 0) + itemsize
-    return Range(buffer.pointer + low, high - low, name != "x")
+    return Range(buffer.pointer + low, high - low, name not in ("x", "starts", "lengths"))

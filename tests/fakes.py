@@ -123,9 +123,9 @@ class Foreign:
         return _new_capsule(record.ctypes.data, self.name, None)
 
 
-def cupy_array(host: np.ndarray, shape: Any, dtype: Any, strides: Any = None, offset: int = 0) -> Any:
+def cupy_array(host: np.ndarray, shape: Any, dtype: Any, strides: Any = None, offset: int = 0, device: int = 0) -> Any:
     """A CuPy array that takes the memory of `host` for a GPU's: wrapping it needs no driver, only touching it does."""
     import cupy
 
-    memory = cupy.cuda.UnownedMemory(host.ctypes.data, host.nbytes, host, 0)
+    memory = cupy.cuda.UnownedMemory(host.ctypes.data, host.nbytes, host, device)
     return cupy.ndarray(shape, dtype, cupy.cuda.MemoryPointer(memory, offset), strides)

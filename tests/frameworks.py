@@ -10,7 +10,19 @@ import pytest
 
 from .fakes import Foreign
 
-__all__ = ["FRAMEWORKS", "DLPack", "Framework", "Jax", "N", "NumPy", "Torch", "expected", "objective", "rows"]
+__all__ = [
+    "FRAMEWORKS",
+    "DLPack",
+    "Framework",
+    "Jax",
+    "N",
+    "NumPy",
+    "Torch",
+    "expected",
+    "expected_ragged",
+    "objective",
+    "rows",
+]
 
 # 0 to 7 are exact in every element type, float8_e5m2 included.
 N = 8
@@ -29,6 +41,16 @@ def expected(x: np.ndarray, k: int, axis: int, mode: str = "largest") -> tuple[n
     order = np.argsort(-x if mode == "largest" else x, axis=axis, kind="stable")
     indices = np.take(order, range(k), axis=axis)
     return np.take_along_axis(x, indices, axis), indices
+
+
+def expected_ragged(x: np.ndarray, k: int, starts: Any, lengths: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Values and indices of the largest along the last axis, among entries start <= i < start + length."""
+    i = np.arange(x.shape[-1])
+    first = np.asarray(starts)[..., None]
+    there = (i >= first) & (i < first + np.maximum(lengths, 0)[..., None])
+    indices = np.argsort(np.where(there, -x, np.inf), axis=-1, kind="stable")[..., :k]
+    there = np.take_along_axis(there, indices, -1)
+    return np.where(there, np.take_along_axis(x, indices, -1), -np.inf), np.where(there, indices, -1)
 
 
 def objective(select: Any) -> Any:

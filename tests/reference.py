@@ -5,7 +5,7 @@ Nothing here comes from the library but the description of the element types.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from approxtopk.dtypes import DType
 
-__all__ = ["assert_same_set", "buckets_of", "merit", "reference_row", "reference_top_k"]
+__all__ = ["assert_same_set", "buckets_of", "existing", "merit", "reference_exact", "reference_row", "reference_top_k"]
 
 Array = NDArray[Any]
 
@@ -79,16 +79,35 @@ def reference_row(
     return candidates[:k]
 
 
+def existing(n: int, start: int | None, length: int | None) -> list[int]:
+    """Tell which of the indices 0 to n exist in a row that is as long as `length` says, from `start` on."""
+    first = 0 if start is None else start
+    end = n if length is None else first + max(length, 0)
+    return list(range(max(first, 0), min(end, n)))
+
+
+def rows_of(
+    bits: Array, axis: int, starts: Array | None, lengths: Array | None
+) -> Iterator[tuple[tuple[int, ...], list[int], list[int]]]:
+    """Go through the rows along `axis`: where each is in the batch, the indices that exist in it, and their bits."""
+    rows = np.moveaxis(bits, axis, -1)
+    for where in np.ndindex(rows.shape[:-1]):
+        start, length = (None if array is None else int(array[where]) for array in (starts, lengths))
+        there = existing(rows.shape[-1], start, length)
+        row = rows[where].tolist()
+        yield where, there, [row[i] for i in there]
+
+
 def reference_top_k(
     bits: Array,
     dtype: DType,
     k: int,
     *,
     axis: int = -1,
-    largest: bool = True,
-    buckets: int | None = None,
-    k_per_bucket: int | None = None,
-    interleaved: bool = True,
+    starts: Array | None = None,
+    lengths: Array | None = None,
+    padding: int = 0,
+    **how: Any,
 ) -> tuple[Array, Array]:
     """Select along an axis.
 
@@ -100,32 +119,55 @@ def reference_top_k(
         How to read them.
     k : int
         Entries to pick per row.
+    starts, lengths : ndarray of integers, optional
+        Which elements of each row exist; of the shape of `bits` without the axis.
+    padding : int
+        Bits of the values where a row has no entry left.
+    **how
+        As `reference_row` takes it.
 
     Returns
     -------
     indices : ndarray of int64, shape (..., k, ...)
-        Positions along `axis`, best first.
+        Positions along `axis`, best first; then -1.
     values : ndarray like `bits`, shape (..., k, ...)
         The bits found there.
     """
-    rows = np.moveaxis(bits, axis, -1)
-    indices = np.empty((*rows.shape[:-1], k), np.int64)
-    for where in np.ndindex(rows.shape[:-1]):
-        indices[where] = reference_row(
-            rows[where].tolist(),
-            dtype,
-            k,
-            largest=largest,
-            buckets=buckets,
-            k_per_bucket=k_per_bucket,
-            interleaved=interleaved,
-        )
-    values = np.take_along_axis(rows, indices, axis=-1)
+    batch = np.moveaxis(bits, axis, -1).shape[:-1]
+    indices = np.full((*batch, k), -1, np.int64)
+    values = np.full((*batch, k), padding, bits.dtype)
+    for where, there, row in rows_of(bits, axis, starts, lengths):
+        for place, i in enumerate(reference_row(row, dtype, k, **how)):
+            indices[(*where, place)] = there[i]
+            values[(*where, place)] = row[i]
     return np.moveaxis(indices, -1, axis), np.moveaxis(values, -1, axis)
 
 
+def reference_exact(
+    bits: Array,
+    dtype: DType,
+    k: int,
+    *,
+    axis: int = -1,
+    largest: bool = True,
+    starts: Array | None = None,
+    lengths: Array | None = None,
+    padding: int = 0,
+    **how: Any,
+) -> Array:
+    """Tell of every row whether what `reference_top_k` selects is what it would select with no buckets."""
+    exact = np.empty(np.moveaxis(bits, axis, -1).shape[:-1], np.bool_)
+    for where, _, row in rows_of(bits, axis, starts, lengths):
+        got = reference_row(row, dtype, k, largest=largest, **how)
+        exact[where] = set(got) == set(reference_row(row, dtype, k, largest=largest))
+    return exact
+
+
 def assert_same_set(got: tuple[Array, Array], want: tuple[Array, Array], *, axis: int = -1) -> None:
-    """Check an unsorted result: both are (indices, value bits); order along `axis` does not matter, all else does."""
+    """Check an unsorted result: both are (indices, value bits); order along `axis` does not matter, all else does.
+
+    Of several -1 in a row none comes first, and none must: the value beside them is the same.
+    """
     for name, which in (("indices", 0), ("values", 1)):
         order = [np.argsort(pair[0], axis=axis) for pair in (got, want)]
         ours, theirs = (np.take_along_axis(p[which], o, axis=axis) for p, o in zip((got, want), order, strict=True))

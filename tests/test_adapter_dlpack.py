@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import types
 from typing import Any
 
@@ -11,8 +13,9 @@ import pytest
 import approxtopk as atk
 from approxtopk.runtime import substitute
 
+from .emulated import emulated
 from .fakes import Foreign, Machine
-from .frameworks import N, NumPy, expected, rows
+from .frameworks import N, NumPy, expected, expected_ragged, rows
 
 
 @pytest.mark.parametrize("versioned", [True, False])
@@ -49,6 +52,39 @@ def test_dlpack_memory_is_given_back_once_on_errors() -> None:
     assert x.deleted == 3
 
 
+@pytest.mark.parametrize("versioned", [True, False])
+@pytest.mark.parametrize("machine", [contextlib.nullcontext, emulated], ids=["host", "emulated"])
+def test_dlpack_ragged_rows(versioned: bool, machine: Any) -> None:
+    reference = rows((4, 40), 1).astype(np.float32)
+    starts, lengths = np.array([30, 20, 10, 0])[::-1], np.broadcast_to(np.int16(15), 4)
+    arrays = [Foreign(a, versioned) for a in (reference, starts, lengths)]
+    with machine():
+        values, indices = atk.top_k(arrays[0], 3, starts=arrays[1], lengths=arrays[2])
+    best, where = expected_ragged(reference, 3, starts, lengths.astype(int))
+    np.testing.assert_array_equal(indices, where)
+    np.testing.assert_array_equal(values, best)
+    assert [(a.exported, a.deleted) for a in arrays] == [(1, 1)] * 3
+
+
+def test_dlpack_gives_back_every_input_on_errors() -> None:
+    x, lengths = Foreign(rows((4, 20), 1).astype(np.float32)), Foreign(np.ones(4, np.int32))
+    wrong = Foreign(np.ones(5, np.int32)), Foreign(np.ones(4, np.int32), lanes=2), np.ones(4, np.int32)
+    for count, other in enumerate(wrong, 1):
+        with pytest.raises(atk.ApproxTopKError):
+            atk.top_k(x, 2, starts=lengths, lengths=other)
+        gc.collect()
+        assert (x.deleted, lengths.deleted) == (count, count)
+    assert [a.exported for a in wrong[:2]] == [a.deleted for a in wrong[:2]] == [1, 1]
+
+    class Fails(Machine):
+        def run(self, *_: Any) -> None:
+            raise RuntimeError("planted")
+
+    with substitute("cpu", Fails()), pytest.raises(RuntimeError, match="planted"):
+        atk.top_k(x, 2, lengths=lengths)
+    assert (x.deleted, lengths.deleted) == (4, 4)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "int64", "uint16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
 def test_dlpack_result_by_the_namespace(dtype: str) -> None:
     torch = pytest.importorskip("torch")
@@ -71,6 +107,8 @@ def test_dlpack_result_by_the_namespace(dtype: str) -> None:
     assert values.dtype is getattr(torch, dtype) and indices.dtype is torch.int64
     np.testing.assert_array_equal(indices.numpy(), expected(reference, 3, 1)[1])
     np.testing.assert_array_equal(values.double().numpy(), expected(reference, 3, 1)[0])
+    exact = atk.approx_top_k(Foreigner(torch.from_numpy(reference)), 3, certify=True).exact
+    assert exact.dtype is torch.bool and exact.all()
 
 
 class Housed(Foreign):
@@ -94,6 +132,10 @@ def take_no_integers(x: Any) -> Any:
     return refuse(x) if isinstance(x, np.ndarray) and x.dtype == np.int64 else np.from_dlpack(x)
 
 
+def take_no_bools(x: Any) -> Any:
+    return refuse(x) if isinstance(x, np.ndarray) and x.dtype == bool else np.from_dlpack(x)
+
+
 NAMESPACES = {
     "NumPy's": np,
     "wrapped NumPy": types.SimpleNamespace(from_dlpack=np.from_dlpack),
@@ -103,6 +145,7 @@ NAMESPACES = {
     "not callable": types.SimpleNamespace(from_dlpack=3),
     "refuses": types.SimpleNamespace(from_dlpack=refuse),
     "refuses indices": types.SimpleNamespace(from_dlpack=take_no_integers),
+    "refuses bools": types.SimpleNamespace(from_dlpack=take_no_bools),
     "no bfloat16": types.SimpleNamespace(from_dlpack=lambda x: np.from_dlpack(x)),
 }
 
@@ -119,6 +162,8 @@ def test_dlpack_result_where_the_namespace_does_not_take_it(name: str, dtype: st
     np.testing.assert_array_equal(indices, expected(reference, 3, 1)[1])
     assert x.deleted == 1
     assert atk.top_k(x, 0).values.shape == (4, 0)
+    certified = atk.approx_top_k(x, 3, certify=True)
+    assert {type(array) for array in certified} == {np.ndarray} and certified.exact.dtype == bool
 
 
 def test_dlpack_without_ml_dtypes_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:

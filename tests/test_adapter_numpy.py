@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 
 import approxtopk as atk
 
-from .frameworks import expected, rows
+from .emulated import emulated
+from .frameworks import expected, expected_ragged, rows
 
 
 def strided_views() -> dict[str, np.ndarray]:
@@ -42,6 +44,33 @@ def test_numpy_strides(name: str, axis: int) -> None:
     np.testing.assert_array_equal(values, np.take_along_axis(np.asarray(x), order, axis))
     np.testing.assert_array_equal(x, before)
     assert type(values) is np.ndarray
+
+
+def views_of_lengths() -> dict[str, np.ndarray]:
+    x = np.array([[3, 0, 9, 1], [10, 2, 7, 4]])
+    packed = np.zeros(x.shape, [("flag", "i1"), ("value", "i4")])
+    packed["value"] = x
+    return {
+        "plain": x,
+        "transposed": np.asfortranarray(x),
+        "reversed": x[::-1, ::-1].copy()[::-1, ::-1],
+        "broadcast": np.broadcast_to(x[:, :1], (2, 4)),
+        "one for all": np.broadcast_to(np.uint8(4), (2, 4)),
+        "packed field": packed["value"],
+        "misaligned": np.frombuffer(b"\0" + x.astype(np.int64).tobytes(), np.int64, offset=1).reshape(2, 4),
+        "record array": x.view(np.recarray),
+    }
+
+
+@pytest.mark.parametrize("machine", [contextlib.nullcontext, emulated], ids=["host", "emulated"])
+@pytest.mark.parametrize("name", views_of_lengths())
+def test_numpy_strides_of_lengths(name: str, machine: Any) -> None:
+    x, lengths = rows((2, 4, 40), 2).astype(np.float32), views_of_lengths()[name]
+    with machine():
+        for starts in (lengths, np.ascontiguousarray(lengths)):
+            values, indices = atk.top_k(x, 5, starts=starts, lengths=lengths)
+            np.testing.assert_array_equal(indices, expected_ragged(x, 5, lengths, lengths)[1])
+            np.testing.assert_array_equal(values, expected_ragged(x, 5, lengths, lengths)[0])
 
 
 def test_numpy_memory_map(tmp_path: Any) -> None:

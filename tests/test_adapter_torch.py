@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 
 import approxtopk as atk
 
+from .emulated import emulated
 from .frameworks import objective, rows
 
 torch = pytest.importorskip("torch")
@@ -137,8 +141,122 @@ def test_torch_vmap(sample: Any, in_dim: int) -> None:
 
 
 def test_torch_operator_checks(sample: Any) -> None:
-    for options in (atk.plan(9, 3, exact=True).request.options, atk.plan(9, 3, buckets=4).request.options):
-        torch.library.opcheck(torch.ops.approxtopk.select.default, (sample, 2, *options))
+    exact = atk.plan(9, 3, exact=True).request.options
+    bucketed = atk.plan(9, 3, buckets=4, k_per_bucket=1).request.options
+    certified = (*bucketed[:-2], True, bucketed[-1])
+    bounds = torch.arange(24, dtype=torch.int32).reshape(4, 6)
+    for options in (exact, bucketed, certified):
+        for starts, lengths in ((None, None), (None, bounds), (bounds, bounds)):
+            torch.library.opcheck(torch.ops.approxtopk.select.default, (sample, starts, lengths, 2, *options))
+
+
+CERTIFIED = {"buckets": 8, "k_per_bucket": 1, "certify": True}
+
+
+@pytest.fixture(params=[contextlib.nullcontext, emulated], ids=["host", "emulated"])
+def machine(request: pytest.FixtureRequest) -> Iterator[None]:
+    with request.param():
+        yield
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize("in_dims", list(itertools.product((0, 1, None), repeat=3))[:-1])
+def test_torch_vmap_of_ragged_rows(in_dims: tuple[int | None, ...]) -> None:
+    """Every mixture of what is batched, along either axis, is the batch done at once."""
+    x = torch.from_numpy(rows((3, 5, 40), 2).astype(np.float32))
+    starts, lengths = torch.arange(15).reshape(3, 5) * 2, torch.arange(15).reshape(3, 5).flip(1)
+    # The batch is 3 along either axis, so that all can be mixed.
+    batched = [a[:, :3] if d is not None else a[0, :3] for a, d in zip((x, starts, lengths), in_dims, strict=True)]
+    whole = [
+        a if d == 0 else a.transpose(0, 1) if d == 1 else a.expand(3, *a.shape)
+        for a, d in zip(batched, in_dims, strict=True)
+    ]
+
+    def select(x: Any, starts: Any, lengths: Any) -> Any:
+        return (
+            *atk.top_k(x, 4, starts=starts, lengths=lengths),
+            *atk.approx_top_k(x, 4, starts=starts, lengths=lengths, **CERTIFIED),
+        )
+
+    for got, want in zip(torch.vmap(select, in_dims)(*batched), select(*whole), strict=True):
+        assert torch.equal(got, want)
+
+
+@pytest.mark.usefixtures("machine")
+def test_torch_derivatives_of_ragged_rows(sample: Any) -> None:
+    """Those of the entries that are there; none of padding."""
+    import torch.autograd.forward_ad as forward
+    from torch.func import grad, hessian, jvp, vmap
+
+    x, lengths = sample[0], torch.tensor([0, 1, 2, 3, 20, 32])
+
+    def ours(x: Any, lengths: Any = lengths) -> Any:
+        values, indices = atk.top_k(x, 3, lengths=lengths)
+        return (torch.where(indices < 0, 7.0, values) ** 3).sum()
+
+    def theirs(x: Any, lengths: Any = lengths) -> Any:
+        there = torch.arange(x.shape[-1]) < lengths[..., None]
+        values, _ = torch.topk(torch.where(there, x, -torch.inf), 3)
+        return (torch.where(values == -torch.inf, 7.0, values) ** 3).sum()
+
+    leaf = x.clone().requires_grad_()
+    values = atk.top_k(leaf, 3, lengths=lengths)[0]
+    values.backward(torch.ones_like(values))  # straight through -inf, and still no NaN
+    assert leaf.grad.sum(1).tolist() == [0, 1, 2, 3, 3, 3] and leaf.grad[0].count_nonzero() == 0
+    leaf.grad = None
+    ours(leaf).backward()
+    assert torch.equal(leaf.grad, grad(theirs)(x))
+    assert torch.equal(grad(ours)(x), grad(theirs)(x))
+    assert torch.equal(vmap(grad(ours))(x, lengths), vmap(grad(theirs))(x, lengths))
+    assert torch.equal(hessian(lambda x: ours(x, lengths[2]))(x[2]), hessian(lambda x: theirs(x, lengths[2]))(x[2]))
+    assert torch.equal(jvp(ours, (x,), (x + 1,))[1], jvp(theirs, (x,), (x + 1,))[1])
+    tangents = jvp(lambda x: atk.top_k(x, 3, lengths=lengths)[0], (x,), (torch.ones_like(x),))[1]
+    assert tangents.sum(1).tolist() == [0, 1, 2, 3, 3, 3]
+    with forward.dual_level():
+        dual = forward.make_dual(x, torch.ones_like(x))
+        assert torch.equal(forward.unpack_dual(atk.top_k(dual, 3, lengths=lengths)[0]).tangent, tangents)
+    certified = atk.approx_top_k(leaf, 3, lengths=lengths, **CERTIFIED)
+    assert [t.requires_grad for t in certified] == [True, False, False]
+
+
+@pytest.mark.usefixtures("machine")
+def test_torch_broadcast_and_subclassed_lengths(sample: Any) -> None:
+    class Mine(torch.Tensor):
+        pass
+
+    one = torch.tensor([5], dtype=torch.uint8)
+    want = atk.top_k(sample, 7, lengths=torch.full((4, 6), 5))
+    for lengths in (one.expand(4, 6), one.expand(4, 6).as_subclass(Mine), torch.full((6, 4), 5).t()):
+        got = atk.top_k(sample, 7, lengths=lengths)
+        assert torch.equal(got.values, want.values) and torch.equal(got.indices, want.indices)
+    with torch.inference_mode():
+        assert torch.equal(atk.top_k(sample, 7, lengths=one.expand(4, 6))[1], want.indices)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_torch_compile_without_a_graph_break(sample: Any, backend: str) -> None:
+    from approxtopk.adapters.torch import allow_in_graph, topk
+
+    allow_in_graph()
+    lengths = torch.arange(24).reshape(4, 6)
+
+    def work(x: Any, lengths: Any) -> Any:
+        certified = atk.approx_top_k(x * 2, 4, lengths=lengths, **CERTIFIED)
+        exact = atk.top_k(x, 2, axis=0, mode="smallest", index_dtype="int32")
+        return (*certified, *exact, *topk(x, 3))
+
+    torch._dynamo.reset()
+    compiled = torch.compile(work, fullgraph=True, backend=backend)
+    for x in (sample, sample[..., :20], sample[..., :25]):
+        x = x.contiguous()
+        for got, want in zip(compiled(x, lengths), work(x, lengths), strict=True):
+            assert torch.equal(got, want)
+    gradients = []
+    for f in (compiled, work):
+        leaf = sample.clone().requires_grad_()
+        f(leaf, lengths)[0].clamp(min=-9).sum().backward()
+        gradients.append(leaf.grad)
+    assert torch.equal(*gradients)
 
 
 @pytest.mark.parametrize("options", [{}, {"mode": "smallest", "index_dtype": "int32"}, {"sorted": False}])
@@ -156,3 +274,10 @@ def test_one_cache_holds_every_plan(sample: Any, options: dict[str, Any], named:
     got = torch.vmap(lambda row: tuple(atk.approx_top_k(row, 5, **options, **named)))(x)
     assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
     assert cached_plan.cache_info().currsize == 2  # of the row as it is traced, and of the batch
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_traced_function_selects_anew() -> None:
+    x = torch.randn(3, 50)
+    traced = torch.jit.trace(lambda a: atk.top_k(a, 3).indices, (x,))
+    assert torch.equal(traced(-x), torch.topk(-x, 3).indices)

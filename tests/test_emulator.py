@@ -538,10 +538,12 @@ def test_parameters_of_the_wrong_size():
         run.emulator.launch(run.kernel, 1, 1, 0, bytes(8))
 
 
-def test_zero():
+def test_fill():
     x = np.ones(5, np.int32)
-    Emulator().zero(x[1:].ctypes.data, 12)
+    Emulator().fill(x[1:].ctypes.data, 12, 0)
     np.testing.assert_array_equal(x, [1, 0, 0, 0, 1])
+    Emulator().fill(x[4:].ctypes.data, 4, 255)
+    assert x[4] == -1
 
 
 def test_the_portable_context_switch(monkeypatch):

@@ -21,10 +21,10 @@ from approxtopk.host import select, threads
 from approxtopk.host.keys import Order
 from approxtopk.host.rule import Rule
 
-from .reference import assert_same_set, merit, reference_row, reference_top_k
+from .reference import assert_same_set, existing, merit, reference_exact, reference_row, reference_top_k
 
-block, buckets, host, rank, stream = (
-    sys.modules[f"approxtopk.host.{name}"] for name in ("block", "buckets", "select", "rank", "stream")
+block, buckets, host, long, rank, stream = (
+    sys.modules[f"approxtopk.host.{name}"] for name in ("block", "buckets", "select", "long", "rank", "stream")
 )
 Array = np.ndarray[Any, Any]
 
@@ -45,6 +45,8 @@ def run(
     k_per_bucket: int | None = None,
     interleaved: bool = True,
     index: str = "int64",
+    exact: Array | None = None,
+    **ragged: Any,
 ) -> tuple[Array, Array]:
     """Call the host path on outputs full of rubbish; returns indices and value bits."""
     shape = list(x.shape)
@@ -53,20 +55,25 @@ def run(
     before = x.copy()
     select(
         x, values, indices, dtype=dtype, k=k, axis=axis, largest=largest, sorted=sorted,
-        buckets=buckets, k_per_bucket=k_per_bucket, interleaved=interleaved,
+        buckets=buckets, k_per_bucket=k_per_bucket, interleaved=interleaved, exact=exact, **ragged,
     )  # fmt: skip
     np.testing.assert_array_equal(x, before)
     return indices, values
 
 
 def check(x: Array, dtype: DType, k: int, **how: Any) -> None:
-    """Compare one call with the oracle, sorted and unsorted."""
+    """Compare one call with the oracle, sorted and unsorted, with a certificate and without."""
+    axis = how.get("axis", -1)
     want = reference_top_k(x, dtype, k, **how)
     got = run(x, dtype, k, **how)
     np.testing.assert_array_equal(got[0], want[0], err_msg=f"indices {how}")
     np.testing.assert_array_equal(got[1], want[1], err_msg=f"values {how}")
-    loose = run(x, dtype, k, sorted=False, index="int32", **how)
-    assert_same_set(loose, want, axis=how.get("axis", -1))
+    certificate = reference_exact(x, dtype, k, **how)
+    for sorted in (True, False):
+        exact = np.array(~certificate)
+        loose = run(x, dtype, k, sorted=sorted, index="int32", exact=exact, **how)
+        assert_same_set(loose, want, axis=axis)
+        np.testing.assert_array_equal(exact, certificate, err_msg=f"exact {how}")
 
 
 def bits_of(dtype: DType, values: Any) -> Array:
@@ -228,6 +235,162 @@ def test_cut_into_blocks_chunks_and_threads(
                 check(x.transpose(2, 0, 1), dtype, 130, axis=0, buckets=130, k_per_bucket=1)
 
 
+def some_rows(n: int, shape: tuple[int, ...], seed: int) -> tuple[Array, Array]:
+    """Draw starts and lengths: some within the row, some beyond its ends."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(-n // 4, n + 2, shape), rng.integers(-2, n + n // 4 + 2, shape)
+
+
+def padding_of(dtype: DType, largest: bool) -> int:
+    """Bits unlike all others in a row, if there can be such: what the host path gets it only hands on."""
+    return int(specials(dtype)[3 if largest else 5])
+
+
+def test_the_oracle_on_rows_worked_by_hand() -> None:
+    assert existing(5, None, None) == [0, 1, 2, 3, 4]
+    assert existing(5, 2, None) == existing(5, 2, 9) == [2, 3, 4]
+    assert existing(5, None, 2) == existing(5, -3, 5) == [0, 1]
+    assert existing(5, 5, 1) == existing(5, 1, -1) == existing(5, -3, 3) == existing(5, 9, None) == []
+    row = np.array([[9, 3, 8, 7, 6, 5]], np.uint8)
+    how: dict[str, Any] = {"starts": np.array([1]), "lengths": np.array([4]), "buckets": 2, "k_per_bucket": 1}
+    # Of 3, 8, 7, 6 the buckets are {3, 7} and {8, 6}, or {3, 8} and {7, 6}.
+    for interleaved in (True, False):
+        indices, values = reference_top_k(row, DTYPES["uint8"], 2, interleaved=interleaved, **how)
+        assert (indices.tolist(), values.tolist()) == ([[2, 3]], [[8, 7]])
+        assert reference_exact(row, DTYPES["uint8"], 2, interleaved=interleaved, **how)
+    how["starts"] = np.array([2])  # 8, 7, 6, 5: {8, 6} and {7, 5}, or {8, 7} and {6, 5}
+    assert reference_exact(row, DTYPES["uint8"], 2, **how)
+    assert not reference_exact(row, DTYPES["uint8"], 2, interleaved=False, **how)
+    how["lengths"] = np.array([1])
+    indices, values = reference_top_k(row, DTYPES["uint8"], 2, padding=77, **how)
+    assert (indices.tolist(), values.tolist()) == ([[2, -1]], [[8, 77]])
+
+
+@ALL
+@DIRECTION
+@pytest.mark.parametrize("n", [1, 2, 37, 700])
+def test_ragged_rows_of_every_dtype(dtype: DType, largest: bool, n: int) -> None:
+    starts, lengths = some_rows(n, (8,), n)
+    padding = padding_of(dtype, largest)
+    for _, x in inputs(dtype, (8, n)):
+        for k in {1, n // 3 or 1, n if n < 100 else 1}:
+            how: dict[str, Any] = {"largest": largest, "starts": starts, "lengths": lengths, "padding": padding}
+            check(x, dtype, k, **how)
+            b = min(n, k + k // 2)
+            for interleaved in (True, False):
+                check(x, dtype, k, buckets=b, k_per_bucket=1 + k // b, interleaved=interleaved, **how)
+
+
+@pytest.mark.parametrize("interleaved", [True, False])
+@pytest.mark.parametrize("n", [1, 5, 9])
+def test_every_ragged_row(interleaved: bool, n: int) -> None:
+    """Every start and length in one batch, for every number of buckets."""
+    starts, lengths = (a.reshape(-1) for a in np.meshgrid(np.arange(-2, n + 2), np.arange(-1, n + 3)))
+    x = np.random.default_rng(n).integers(0, 4, (starts.size, n), np.uint8)
+    for b in range(1, n + 1):
+        for k in range(1, n + 1):
+            for kept in {-(-k // b), -(-k // b) + 1}:
+                check(
+                    x, DTYPES["int8"], k, buckets=b, k_per_bucket=kept, interleaved=interleaved,
+                    starts=starts, lengths=lengths,
+                )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name, dtype in DTYPES.items() if dtype.kind != "f"])
+def test_starts_and_lengths_of_every_integer_type(name: str) -> None:
+    least, most = np.iinfo(name).min, np.iinfo(name).max
+    numbers = np.array([least, max(least, -3), 0, 1, 6, 10, 11, most - 5, most], name)
+    starts, lengths = np.meshgrid(numbers, numbers)
+    for shape in ((81, 10), (81, 200)):
+        x = random(F32, shape)
+        for given in ({"starts": starts}, {"lengths": lengths}, {"starts": starts, "lengths": lengths}):
+            per_row = {key: array.reshape(-1) for key, array in given.items()}
+            check(x, F32, 7, padding=5, **per_row)
+            check(x, F32, 7, padding=5, buckets=4, k_per_bucket=2, **per_row)
+
+
+def test_ragged_axes_and_strides() -> None:
+    base = random(F32, (5, 6, 70))
+    for view in (
+        base,
+        base.transpose(2, 0, 1),
+        base[::-1, ::2, ::-1],
+        base[2, 3],
+        np.broadcast_to(base[:1], (3, 6, 70)),
+    ):
+        for axis in range(-view.ndim, view.ndim):
+            n = view.shape[axis]
+            batch = tuple(np.delete(view.shape, axis))
+            wide = some_rows(n, tuple(3 * extent for extent in batch), n)
+            stepped = tuple(a[(slice(None, None, -3),) * len(batch)] for a in wide)
+            turned = tuple(a.T.copy().T for a in stepped)
+            repeated = tuple(np.broadcast_to(a[(0,) * len(batch)], batch) for a in wide)
+            for starts, lengths in (stepped, turned, repeated):
+                how: dict[str, Any] = {"axis": axis, "starts": starts, "lengths": lengths, "padding": 9}
+                check(view, F32, -(-n // 3), **how)
+                check(view, F32, -(-n // 3), buckets=-(-n // 2), k_per_bucket=1, interleaved=False, **how)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize(("block_bytes", "chunk_bytes"), [(1, 64), (400, 100), (3000, 1000), (20000, 1000)])
+def test_ragged_rows_cut_into_blocks_chunks_and_threads(
+    monkeypatch: pytest.MonkeyPatch, block_bytes: int, chunk_bytes: int, workers: int
+) -> None:
+    with tiny_limits(monkeypatch, block_bytes, chunk_bytes, workers):
+        for name in ("float32", "bfloat16", "float64", "int16"):
+            dtype = DTYPES[name]
+            starts, lengths = some_rows(400, (3, 2), 11)
+            for _, x in inputs(dtype, (3, 2, 400)):
+                for how in (
+                    {},
+                    {"largest": False, "buckets": 40, "k_per_bucket": 2},
+                    {"buckets": 33, "k_per_bucket": 1, "interleaved": False},
+                ):
+                    check(x, dtype, 21, starts=starts, lengths=lengths, padding=3, **how)
+                turned: dict[str, Any] = {"axis": 0, "starts": starts}
+                check(x.transpose(2, 0, 1), dtype, 130, buckets=130, k_per_bucket=1, **turned)
+                check(x.transpose(2, 0, 1), dtype, 400, buckets=100, k_per_bucket=4, **turned)
+
+
+def test_large_ragged_inputs() -> None:
+    """Cut up with the limits as they are."""
+    dtype = DTYPES["float64"]
+    for shape, k, b in (((2, 270000), 40, 200), ((5, 20000), 700, 1400), ((2000, 150), 5, 16)):
+        starts, lengths = some_rows(shape[1], shape[:1], k)
+        starts[0], lengths[0] = 1, shape[1]
+        x = random(dtype, shape)
+        check(x, dtype, k, starts=starts, lengths=lengths)
+        for interleaved in (True, False):
+            how: dict[str, Any] = {"buckets": b, "k_per_bucket": 1, "interleaved": interleaved}
+            check(x, dtype, k, starts=starts, lengths=lengths, **how)
+
+
+def test_many_lengths_leave_the_cached_rules_alone() -> None:
+    run(random(F32, (2, 3000)), F32, 10, buckets=100, k_per_bucket=1)
+    before = host._rule.cache_info()
+    run(random(F32, (900, 900)), F32, 10, buckets=100, k_per_bucket=1, interleaved=False, starts=np.arange(900))
+    assert host._rule.cache_info() == before
+
+
+@pytest.mark.parametrize("n", [1 << 14, 1 << 22], ids=["blocks", "long rows"])
+def test_memory_of_ragged_rows_and_certificates(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    monkeypatch.setattr(threads, "width", lambda: 2)
+    x = random(F32, ((1 << 24) // n, n))
+    x[1] = 0  # all of them equal the worst answer
+    values, indices = np.empty((len(x), 10), x.dtype), np.empty((len(x), 10), np.int64)
+    starts, exact = np.arange(len(x)) % 4, np.empty(len(x), np.bool_)
+    tracemalloc.start()
+    try:
+        select(
+            x, values, indices, dtype=F32, k=10, axis=-1, largest=True, sorted=True,
+            buckets=20, k_per_bucket=1, interleaved=True, starts=starts, exact=exact,
+        )  # fmt: skip
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 << 20 < x.nbytes / 2
+
+
 @DIRECTION
 @pytest.mark.parametrize("name", ["float32", "float64", "uint8", "float16"])
 def test_large_inputs(name: str, largest: bool) -> None:
@@ -290,7 +453,7 @@ def test_buckets_reduced_whatever_the_data(
     with tiny_limits(monkeypatch, block_bytes, 1000, 2):
         monkeypatch.setattr(buckets, "CELLS", cells)
         monkeypatch.setattr(buckets, "FEW", few)
-        for module in (block, host):
+        for module in (block, long):
             monkeypatch.setattr(module, "crowded", lambda order, rule: True)
         if not words:
             monkeypatch.setattr(rank, "_INDEX", np.uint64(0))
@@ -481,7 +644,8 @@ def test_with_subnormals_flushed_to_zero(
         x |= bits_of(dtype, rng.integers(0, 2, x.shape)) * bits_of(dtype, sign)
         x[rng.random(x.shape) < share] = rng.choice(both)
         cases += [x, x & bits_of(dtype, sign | (int(top) - 1)), x | bits_of(dtype, sign), x & bits_of(dtype, sign - 1)]
-    hows = [(k, how) for k in (3, 60, 300, 1300) for how in ({}, {"buckets": 1500, "k_per_bucket": 1})]
+    forms: tuple[dict[str, Any], ...] = ({}, {"buckets": 1500, "k_per_bucket": 1})
+    hows = [(k, how) for k in (3, 60, 300, 1300) for how in forms]
     wants = [reference_top_k(x, dtype, k, largest=largest, **how) for x in cases for k, how in hows]
     with subnormals_flushed():
         if name != "float16":

@@ -26,15 +26,19 @@ def test_importing_imports_no_framework() -> None:
 
 def test_importing_is_quick(tmp_path: Any) -> None:
     code = """
-        import numpy, time
+        import time
         start = time.process_time()
+        import numpy
+        middle = time.process_time()
         import approxtopk
-        print(time.process_time() - start)
+        print(middle - start, time.process_time() - middle)
     """
     # As installed: with bytecode, which the first run writes (compiling it takes longer than all the rest).
     settings = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
-    best = min(float(python(code, **settings)) for _ in range(5))
-    assert best <= 0.030, f"{best * 1e3:.1f} ms"
+    runs = [[float(word) for word in python(code, **settings).split()] for _ in range(6)]
+    numpy, ours = (min(seconds) for seconds in zip(*runs, strict=True))
+    # Beside NumPy's, 0.12 s when the machine is idle, because seconds mean little on a busy one: 0.2 of it.
+    assert ours <= 0.35 * numpy, f"{ours * 1e3:.1f} ms beside {numpy * 1e3:.1f} for NumPy"
 
 
 @pytest.mark.skipif(gpu_present(), reason="there is a GPU to plan for")

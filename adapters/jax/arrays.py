@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from ...buffer import Buffer, Device, row_major
 from ...dtypes import DTYPES
 from ...errors import DeviceMismatch, InvalidArgument, InvalidType, UnsupportedDType
 from ...operator import Operator
-from ...plan import Plan
+from ...plan import Output, Plan
 from ...request import IndexDType
 from ...runtime.protocol import Runtime
 from ..common import unsupported
-from .selection import selection
+from .selection import Selection, selection
 
 __all__ = ["ADAPTER"]
 
@@ -27,8 +25,7 @@ _devices: dict[Any, Device] = {}
 
 # A Plan is slow to hash; the core's cache hands out the same object again, so its identity is the key. The value
 # holds plan and runtime, so that no other can take over their identity.
-_Call = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
-_calls: dict[tuple[int, int, Device], tuple[_Call, Plan, Runtime]] = {}
+_calls: dict[tuple[int, int, Device], tuple[Selection, Plan, Runtime]] = {}
 _MOST_CALLS = 4096
 
 
@@ -42,61 +39,76 @@ class JaxAdapter:
         """int64 exists with x64 only."""
         return ("int32", "int64") if _config.jax_enable_x64 else ("int32",)
 
-    def facts(self, x: Any) -> Buffer:
+    def facts(self, x: Any, name: str = "x") -> Buffer:
         """Describe `x`; XLA's arrays are row-major and have an address only while XLA runs."""
         if not isinstance(x, jax.Array):
-            raise InvalidType(f"x must be a JAX array, not {type(x).__module__}.{type(x).__name__}")
-        name = _names.get(x.dtype)
-        if name is None:
-            name = str(x.dtype.name)
-            if name not in DTYPES:
-                raise unsupported(name)
-            _names[x.dtype] = name
-        if name.endswith("64") and not _config.jax_enable_x64:
+            raise InvalidType(f"{name} must be a JAX array, not {type(x).__module__}.{type(x).__name__}")
+        dtype = _names.get(x.dtype)
+        if dtype is None:
+            dtype = str(x.dtype.name)
+            if dtype not in DTYPES:
+                raise unsupported(dtype, name)
+            _names[x.dtype] = dtype
+        if dtype.endswith("64") and not _config.jax_enable_x64:
             raise UnsupportedDType(
-                f"x has dtype {name} and JAX runs without x64; allowed are narrower types, or "
+                f"{name} has dtype {dtype} and JAX runs without x64; allowed are narrower types, or "
                 'jax.config.update("jax_enable_x64", True)'
             )
         shape = x.shape
         if isinstance(x, jax.core.Tracer):
             if not all(type(extent) is int for extent in shape):
-                raise InvalidArgument(f"x has shape {shape}; allowed are known extents, not symbolic ones")
+                raise InvalidArgument(f"{name} has shape {shape}; allowed are known extents, not symbolic ones")
             device = _default_device()
         else:
             if x.is_deleted():
-                raise InvalidArgument(f"x of shape {shape} was deleted or donated; allowed is an array with memory")
+                raise InvalidArgument(
+                    f"{name} of shape {shape} was deleted or donated; allowed is an array with memory"
+                )
             places = x.devices()
             if len(places) != 1:
                 raise DeviceMismatch(
-                    f"x is sharded over {len(places)} devices; allowed is one: use jax.shard_map or jax.device_put"
+                    f"{name} is sharded over {len(places)} devices; allowed is one: use jax.shard_map or jax.device_put"
                 )
             device = next(iter(places))
-        return Buffer(0, shape, row_major(shape), name, _devices.get(device) or _device(device))
+        return Buffer(0, shape, row_major(shape), dtype, _devices.get(device) or _device(device, name))
 
     def run(
-        self, operator: Operator, x: Any, facts: Buffer, plan: Plan, runtime: Runtime
-    ) -> tuple[jax.Array, jax.Array]:
+        self,
+        operator: Operator,
+        inputs: Mapping[str, Any],
+        facts: Mapping[str, Buffer],
+        plan: Plan,
+        runtime: Runtime,
+        out: Sequence[Any] | None = None,
+        workspace: int | None = None,
+    ) -> tuple[jax.Array, ...]:
         """Execute `plan` inside XLA; outputs and workspace are XLA's."""
-        found = _calls.get((id(plan), id(runtime), facts.device))
-        call = found[0] if found is not None else _compile(operator, facts.device, plan, runtime)
-        return call(x)
+        device = facts["x"].device
+        found = _calls.get((id(plan), id(runtime), device))
+        call = found[0] if found is not None else _compile(operator, tuple(inputs), device, plan, runtime)
+        return call(*inputs.values())
+
+    def reserve(self, nbytes: int, x: Any) -> None:
+        """Workspace is XLA's, anew for every call."""
+
+    def capturing(self, x: Any) -> bool:
+        """XLA's graphs have XLA's memory."""
+        return False
+
+    def check_out(self, array: Any, output: Output, x: Any) -> None:
+        """Refuse all."""
+        raise InvalidArgument("out is given and x is a JAX array; JAX's arrays are immutable: leave it away")
 
 
-def _compile(operator: Operator, device: Device, plan: Plan, runtime: Runtime) -> _Call:
-    """The selection as a jitted function of one array, with the backend fixed as jit would fix it anyway."""
+def _compile(operator: Operator, names: tuple[str, ...], device: Device, plan: Plan, runtime: Runtime) -> Selection:
+    """The selection as a jitted function of its inputs, with the backend fixed as jit would fix it anyway."""
     # Compiling inside XLA's callback would stall its stream.
     runtime.prepare(plan, device)
-    call: _Call = jax.jit(selection(operator, plan, runtime, device.kind) if plan.steps else _nothing(plan))
+    call: Selection = jax.jit(selection(operator, names, plan, runtime, device.kind))
     if len(_calls) >= _MOST_CALLS:
         _calls.clear()
     _calls[id(plan), id(runtime), device] = (call, plan, runtime)
     return call
-
-
-def _nothing(plan: Plan) -> _Call:
-    """Results without an entry: no callback, no launch of ours."""
-    r = plan.request
-    return lambda x: (jnp.zeros(r.output_shape, x.dtype), jnp.zeros(r.output_shape, np.dtype(r.index_dtype)))
 
 
 def _default_device() -> Any:
@@ -105,7 +117,7 @@ def _default_device() -> Any:
     return device if device is not None and not isinstance(device, str) else jax.devices(device)[0]
 
 
-def _device(device: Any) -> Device:
+def _device(device: Any, name: str) -> Device:
     """JAX's device as ours; CUDA counts by the process' own ordinal."""
     version = str(device.client.platform_version).lower()
     if device.platform == "cpu":
@@ -114,7 +126,7 @@ def _device(device: Any) -> Device:
         ordinal = device.local_hardware_id
         found = Device("cuda", device.id if ordinal is None else ordinal)
     else:
-        raise DeviceMismatch(f"x is on device {device} ({device.platform}); allowed are CPUs and NVIDIA GPUs")
+        raise DeviceMismatch(f"{name} is on device {device} ({device.platform}); allowed are CPUs and NVIDIA GPUs")
     _devices[device] = found
     return found
 

@@ -18,89 +18,98 @@ from ...operator import Operator
 from ...plan import Plan
 from ...planning.cached import replan
 from ...runtime.protocol import Runtime
-from ..common import outputs
+from ..common import name_buffers
 
-__all__ = ["selection"]
+__all__ = ["Selection", "selection"]
 
 _DIFFERENTIABLE = frozenset(("float16", "bfloat16", "float32", "float64"))
 
 _result: Any = jax.ShapeDtypeStruct
-_Pair = tuple[jax.Array, jax.Array]
+Selection = Callable[..., tuple[jax.Array, ...]]
 
 
-def selection(operator: Operator, plan: Plan, runtime: Runtime, kind: str) -> Callable[[jax.Array], _Pair]:
-    """A function of one array that runs `plan` on `runtime`, for ``jit``, ``vmap`` and derivatives of any order.
+def selection(operator: Operator, names: tuple[str, ...], plan: Plan, runtime: Runtime, kind: str) -> Selection:
+    """A function of the arrays `names` that runs `plan` on `runtime`, for ``jit``, ``vmap`` and any derivatives.
 
     `kind` is the kind of device the plan was made for.
     """
-    inner = _mapped(operator, plan, runtime, kind)
+    inner = _mapped(names, plan, runtime, kind)
     request = plan.request
     if operator.derivative != "gather" or request.dtype.name not in _DIFFERENTIABLE:
         return inner
 
     @jax.custom_jvp
-    def differentiable(x: jax.Array) -> _Pair:
-        return inner(x)
+    def differentiable(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+        return inner(*arrays)
 
-    def derivative(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[_Pair, tuple[Any, Any]]:
-        values, indices = differentiable(*primals)
+    def derivative(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]) -> tuple[Any, Any]:
+        results = differentiable(*primals)
+        indices = results[1]
         slope = jnp.take_along_axis(tangents[0], indices, axis=request.axis)
-        return (values, indices), (slope, np.zeros(indices.shape, jax.dtypes.float0))
+        if request.ragged:
+            slope = jnp.where(indices < 0, 0, slope)  # padding is constant; -1 was the last entry to JAX
+        return results, (slope, *(np.zeros(result.shape, jax.dtypes.float0) for result in results[1:]))
 
     differentiable.defjvp(derivative)
     return differentiable
 
 
-def _mapped(operator: Operator, plan: Plan, runtime: Runtime, kind: str) -> Callable[[jax.Array], _Pair]:
-    """Under vmap a batch is one axis more, and a plan of its own."""
+def _mapped(names: tuple[str, ...], plan: Plan, runtime: Runtime, kind: str) -> Selection:
+    """Under vmap a batch is one axis more of every array, and a plan of its own."""
 
     @custom_vmap
-    def mapped(x: jax.Array) -> _Pair:
-        return _call(operator, plan, runtime, kind, x)
+    def mapped(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+        return _call(names, plan, runtime, kind, arrays)
 
-    def rule(axis_size: int, in_batched: Any, x: jax.Array) -> tuple[_Pair, tuple[bool, bool]]:
+    def rule(axis_size: int, in_batched: Any, *arrays: jax.Array) -> tuple[tuple[jax.Array, ...], tuple[bool, ...]]:
+        wide = [
+            array if batched else jnp.broadcast_to(array, (axis_size, *array.shape))
+            for array, batched in zip(arrays, in_batched, strict=True)
+        ]
         r = plan.request
-        shape = (axis_size, *r.shape)
-        wider = replan(r.options, shape, row_major(shape), r.dtype.name, r.axis + 1, plan.device)
-        return _mapped(operator, wider, runtime, kind)(x), (True, True)
+        (_, (dtype, shape, strides)), *bounds = zip(names, map(_describe, wide), strict=True)
+        wider = replan(r.options, shape, strides, dtype, r.axis + 1, plan.device, **dict(bounds))
+        return _mapped(names, wider, runtime, kind)(*wide), (True,) * len(wider.outputs)
 
     mapped.def_vmap(rule)
     return mapped
 
 
-def _call(operator: Operator, plan: Plan, runtime: Runtime, kind: str, x: jax.Array) -> _Pair:
-    r = plan.request
+def _call(
+    names: tuple[str, ...], plan: Plan, runtime: Runtime, kind: str, arrays: tuple[jax.Array, ...]
+) -> tuple[jax.Array, ...]:
+    own = arrays[0].dtype
+    results = [_result(o.shape, own if o.name == "values" else np.dtype(o.dtype)) for o in plan.outputs]
     if not plan.steps:
-        return jnp.zeros(r.output_shape, x.dtype), jnp.zeros(r.output_shape, np.dtype(r.index_dtype))
-    strides = row_major(r.shape)
+        return tuple(jnp.ones(result.shape, result.dtype) for result in results)
+    if plan.workspace_bytes:
+        results.append(_result((plan.workspace_bytes,), np.dtype(np.uint8)))
+    described = [_describe(array) for array in arrays]
 
-    def callback(context: Any, out: tuple[Any, ...], given: Any) -> None:
-        where, index = given.__dlpack_device__()
+    def callback(context: Any, out: tuple[Any, ...], *given: Any) -> None:
+        where, index = given[0].__dlpack_device__()
         if where != (1 if kind == "cpu" else 2):
             raise DeviceMismatch(
                 f"x was traced for a {kind} device and runs on another kind; allowed is the device JAX defaults to "
                 "while tracing: set jax.default_device"
             )
         device = Device("cpu") if kind == "cpu" else Device("cuda", index)
-        workspace = _address(out[2], kind) if len(out) == 3 else 0
-        buffers = outputs(
-            operator,
-            plan,
-            Buffer(_address(given, kind), r.shape, strides, r.dtype.name, device),
-            _address(out[0], kind),
-            _address(out[1], kind),
-            workspace,
-        )
+        facts = {
+            name: Buffer(_address(array, kind), shape, strides, dtype, device)
+            for name, array, (dtype, shape, strides) in zip(names, given, described, strict=True)
+        }
+        addresses = [_address(array, kind) for array in out]
+        workspace = addresses.pop() if plan.workspace_bytes else 0
+        buffers = name_buffers(facts, plan, addresses, workspace)
         execute(plan, buffers, runtime, context.stream if kind == "cuda" else 0)
 
-    results = [
-        _result(r.output_shape, x.dtype),
-        _result(r.output_shape, np.dtype(r.index_dtype)),
-    ]
-    if plan.workspace_bytes:
-        results.append(_result((plan.workspace_bytes,), np.dtype(np.uint8)))
-    values, indices = buffer_callback(callback, tuple(results))(x)[:2]
-    return values, indices
+    outputs: tuple[jax.Array, ...] = buffer_callback(callback, tuple(results))(*arrays)
+    return outputs[: len(plan.outputs)]
+
+
+def _describe(array: jax.Array) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    """dtype, shape and strides, as XLA lays arrays out."""
+    return str(array.dtype.name), array.shape, row_major(array.shape)
 
 
 def _address(buffer: Any, kind: str) -> int:

@@ -46,6 +46,11 @@ class Order:
         self.flip = self.unsigned.type(flip)
         self.largest_number = self.unsigned.type(dtype.largest_number)
         self.nan_cost = 0 if largest else (1 << dtype.bits) - 1
+        # Bits of an element that none is worse than.
+        if dtype.kind != "f":
+            self.worst = self.unsigned.type(~flip & (1 << dtype.bits) - 1)
+        else:
+            self.worst = self.sign | self.largest_number if largest else self.magnitude
         # The type NumPy compares these elements in; half and narrower floats are compared by cost.
         native = dtype.kind != "f" or dtype.bits >= 32
         self.native: np.dtype[Any] | None = np.dtype(f"{dtype.kind}{dtype.itemsize}") if native else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 
@@ -35,7 +35,6 @@ class Rule:
     interleaved: bool = True
 
     @staticmethod
-    @lru_cache(maxsize=256)
     def of(n: int, k: int, buckets: int | None, kept: int | None, interleaved: bool) -> Rule:
         """Make the rule a call asks for; buckets that can turn no answer away are no buckets."""
         if buckets is None or kept is None or kept >= k or kept >= -(-n // buckets):

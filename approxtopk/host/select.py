@@ -1,23 +1,22 @@
-"""The host path's one entry: cuts the work into blocks of rows, or a long row into chunks, and runs them on threads."""
+"""The host path's one entry: cuts the work into blocks of rows, and rows too long for one, and runs it on threads."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..dtypes import DType
-from . import stream, threads
+from . import threads
 from .block import select_rows
-from .bound import sampled, slices
-from .buckets import crowded, reduce_buckets
+from .certificate import are_exact
+from .extents import extents
 from .keys import Array, Order
-from .rank import best, fill, new_pile, to_indices
+from .long import LongRow, long_rows
 from .rule import Rule
-from .stream import Stream, answers
 
 __all__ = ["select"]
 
@@ -30,6 +29,22 @@ ALONE = 1 << 16
 Where = tuple[Any, ...]
 
 _order = lru_cache(maxsize=64)(Order)
+_rule = lru_cache(maxsize=256)(Rule.of)
+
+
+class Call(NamedTuple):
+    """What `select` is asked for, with the axis moved to the end of all arrays."""
+
+    order: Order
+    x: Array
+    values: Array
+    indices: Array
+    exact: Array | None
+    k: int
+    sorted: bool
+    buckets: int | None
+    kept: int | None
+    interleaved: bool
 
 
 def select(
@@ -45,6 +60,10 @@ def select(
     buckets: int | None,
     k_per_bucket: int | None,
     interleaved: bool,
+    starts: Array | None = None,
+    lengths: Array | None = None,
+    exact: Array | None = None,
+    padding: int = 0,
 ) -> None:
     """Write the best `k` entries along an axis, and where they are.
 
@@ -68,22 +87,39 @@ def select(
         b and k_b of the bucketed algorithm; None: exact.
     interleaved : bool
         Whether element i is in bucket i mod b, or in contiguous runs.
+    starts, lengths : ndarray of integers or None, of x's shape without the axis
+        Which elements of each row exist: see `extents`.
+    exact : ndarray of bool or None, of the same shape
+        Receives whether each row's answers are the exact ones.
+    padding : int
+        Bits that stand for a value where a row has no element left; the index is -1 there.
     """
-    x, values, indices = (np.moveaxis(a, axis, -1) for a in (x, values, indices))
-    n = x.shape[-1]
-    order = _order(dtype, largest)
-    rule = Rule.of(n, k, buckets, k_per_bucket, interleaved)
+    if axis not in (-1, x.ndim - 1):
+        x, values, indices = (np.moveaxis(a, axis, -1) for a in (x, values, indices))
+    call = Call(_order(dtype, largest), x, values, indices, exact, k, sorted, buckets, k_per_bucket, interleaved)
+    if starts is None and lengths is None:
+        _whole(call)
+    else:
+        _ragged(call, *extents(x.shape, starts, lengths), padding)
+
+
+def _whole(call: Call) -> None:
+    """Select from rows of which all elements exist."""
+    order, x, values, indices, exact, k, *_ = call
+    lead, n = x.shape[:-1], x.shape[-1]
+    rule = _rule(n, k, call.buckets, call.kept, call.interleaved)
     if n * x.itemsize > BLOCK_BYTES:
-        _long_rows(order, rule, x, values, indices)
+        long_rows(order, [_long_row(call, rule, where, 0) for where in np.ndindex(lead)])
         return
-    lead = x.shape[:-1]
 
     def block(where: Where) -> None:
         part = x[where]
         bits = np.ascontiguousarray(part).reshape(-1, n)
-        best = select_rows(order, rule, bits, sorted=sorted)
+        best = select_rows(order, rule, bits, sorted=call.sorted)
         shape = (*part.shape[:-1], k)
         indices[where] = best.reshape(shape)
+        if exact is not None:
+            exact[where] = are_exact(order, rule, bits, best).reshape(shape[:-1])
         best += (np.arange(bits.shape[0]) * n)[:, None]
         values[where] = bits.reshape(-1)[best].reshape(shape)
 
@@ -113,76 +149,74 @@ def _blocks(lead: tuple[int, ...], rows: int) -> Iterator[Where]:
             yield (*outer, slice(start, start + step))
 
 
-def _long_rows(order: Order, rule: Rule, x: Array, values: Array, indices: Array) -> None:
-    """Select from rows that are too long for a block: each in chunks, and in parts where threads outnumber rows."""
-    n, k = rule.n, rule.k
-    rows = list(np.ndindex(x.shape[:-1]))
-    chunk = stream.CHUNK_BYTES // x.itemsize
-    parts = max(min(threads.width() // len(rows), -(-n // chunk)), 1)
-    edges = [n * part // parts for part in range(parts + 1)]
+def _ragged(call: Call, first: Array, length: Array, padding: int) -> None:
+    """Select from rows of many lengths: in blocks of rows of about one length.
 
-    def chunks(part: int) -> Iterator[slice]:
-        for start in range(edges[part], edges[part + 1], chunk):
-            yield slice(start, min(start + chunk, edges[part + 1]))
+    A block is a table of what exists. Its shorter rows are filled up with the worst element there is: everything
+    before it ranks before it, and with interleaved buckets it moves nothing to another bucket.
 
-    def search(row: Array, guess: int | None, most: float) -> Array | None:
-        """Indices of the answers; None where the guess was wrong, or more than `most` elements had to be looked at."""
+    Parameters
+    ----------
+    first, length : ndarray of int64, shape (rows,)
+        The elements that exist.
+    """
+    order, x, values, indices, exact, k, *_ = call
+    if x.ndim == 1:
+        x, values, indices = x[None], values[None], indices[None]
+        exact = None if exact is None else exact[None]
+        call = call._replace(x=x, values=values, indices=indices, exact=exact)
+    values[...] = padding
+    indices[...] = -1
+    if exact is not None:
+        exact[...] = True
+    longest_first = np.argsort(-length, kind="stable")[: np.count_nonzero(length)]
+    first, length = first[longest_first], length[longest_first]
+    where = np.unravel_index(longest_first, x.shape[:-1])
 
-        def work(part: int) -> Array | None:
-            found = Stream(order, rule, guess)
-            for where in chunks(part):
-                found.feed(np.ascontiguousarray(row[where]), where.start)
-                if found.seen > most:
-                    return None
-            return found.cut()
+    def rule_of(n: int) -> Rule:  # not from the cache: many lengths would leave no other rule in it
+        return Rule.of(n, min(k, n), call.buckets, call.kept, call.interleaved)
 
-        piles = [pile for pile in threads.run(work, range(parts), parts) if pile is not None]
-        if len(piles) < parts:
-            return None
-        pile = piles[0]
-        if parts > 1:
-            pile = np.concatenate(piles, axis=1)
-            piles.clear()  # before more memory is taken
-            pile = answers(rule, pile)
-        return to_indices(pile) if pile.shape[1] == k else None
+    def block(part: slice) -> None:
+        at, start, size = tuple(c[part] for c in where), first[part], length[part]
+        rule = rule_of(int(size[0]))
+        bits = np.full((size.size, rule.n), order.worst, x.dtype)
+        rows = zip(bits, start.tolist(), size.tolist(), *(c.tolist() for c in at), strict=True)
+        for row, begin, count, *this in rows:
+            row[:count] = x[(*this, slice(begin, begin + count))]
+        best = select_rows(order, rule, bits, sorted=call.sorted)
+        if exact is not None:
+            exact[at] = are_exact(order, rule, bits, best) | (size <= rule.k)
+        there = best < size[:, None]
+        found = np.take_along_axis(bits, best, axis=1)
+        places: Where = (*at, slice(rule.k))
+        values[places] = np.where(there, found, values.dtype.type(padding))
+        indices[places] = np.where(there, best + start[:, None], -1)
 
-    def rank(row: Array) -> Array:
-        """Indices of the best k of all elements."""
-        pile = new_pile(order.bits, n, (n,))
+    room = BLOCK_BYTES // x.itemsize
+    long = int(np.count_nonzero(length > room))
+    rows = zip(first[:long].tolist(), length[:long].tolist(), *(c[:long].tolist() for c in where), strict=True)
+    long_rows(order, [_long_row(call, rule_of(n), tuple(this), start) for start, n, *this in rows])
+    elements = int(length[long:].sum())
+    if elements > ALONE:  # a block for everybody
+        room = min(room, -(-elements // threads.width()))
+    alike = call.buckets is not None and not call.interleaved
+    parts = list(_parts(length, long, room, alike=alike))
+    threads.run(block, parts, len(parts))
 
-        def work(part: int) -> None:
-            for where in chunks(part):
-                index = np.arange(where.start, where.stop, dtype=np.uint64)
-                fill(pile[:, where], order.costs(np.ascontiguousarray(row[where])), index)
 
-        threads.run(work, range(parts), parts)
-        return to_indices(best(pile, k))
+def _parts(length: Array, start: int, room: int, *, alike: bool) -> Iterator[slice]:
+    """Cut rows from `start` on, the longest first, into tables of `room` elements; of rows of one length if `alike`."""
+    while start < length.size:
+        end = min(start + max(room // int(length[start]), 1), length.size)
+        if alike:
+            end = start + int(np.count_nonzero(length[start:end] == length[start]))
+        yield slice(start, end)
+        start = end
 
-    def pick(row: Array) -> Array:
-        if not rule.buckets and 2 * k > n:
-            return rank(row)
-        # Reducing the buckets takes a table of all they keep: not where that is out of proportion.
-        reducible = rule.buckets and rule.candidates <= max(4 * k, n // 16)
-        guess = sampled(order, rule, row[None])
-        blind = guess is None and slices(rule, chunk) is None  # nothing to find a threshold by
-        found = None
-        if not (reducible and (blind or crowded(order, rule))):
-            found = search(row, None if guess is None else int(guess[0]), 4 * rule.passing + n / 32 if reducible else n)
-        if found is None and reducible:
-            found = reduce_buckets(order, rule, row[None], sorted=True, shared=parts > 1)[0]
-        if found is None:
-            found = search(row, None, n)
-        assert found is not None
-        return found
 
-    def whole(where: tuple[int, ...]) -> None:
-        row = x[where]
-        found = pick(row)
-        indices[where] = found
-        np.take(row, found, out=values[where], mode="clip")  # no index is clipped, but others make a copy
-
-    if parts > 1:
-        for where in rows:
-            whole(where)
-    else:
-        threads.run(whole, rows, len(rows))
+def _long_row(call: Call, rule: Rule, where: Where, first: int) -> LongRow:
+    """The row at `where`, which begins at its element `first`."""
+    bits = call.x[(*where, slice(first, first + rule.n))]
+    answers: Where = (*where, slice(rule.k))
+    exact = None if call.exact is None else call.exact[(*where, None)]
+    return LongRow(rule, bits, first, call.values[answers], call.indices[answers], exact)

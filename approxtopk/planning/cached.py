@@ -45,6 +45,7 @@ def replan(
     dtype: str,
     axis: int,
     device: DeviceInfo,
+    **bounds: tuple[str, tuple[int, ...], tuple[int, ...]],
 ) -> Plan:
     """Plan a valid request for another array: under vmap, or below a framework's dispatcher.
 
@@ -56,8 +57,10 @@ def replan(
         Of the array to select from now, and where in it.
     device : DeviceInfo
         Where it is.
+    **bounds
+        dtype, shape and strides of starts and lengths, where there are such.
     """
-    operator, k, largest, ordered, recall_target, buckets, k_per_bucket, interleaved, index_dtype = options
+    operator, k, largest, ordered, recall_target, buckets, k_per_bucket, interleaved, certify, index_dtype = options
     return cached_plan(
         operator,
         shape,
@@ -72,5 +75,7 @@ def replan(
         buckets=buckets,
         k_per_bucket=k_per_bucket,
         interleaved=interleaved,
+        certify=certify,
         index_dtype=index_dtype,
+        **bounds,
     )

@@ -14,15 +14,19 @@ from typing import Literal, NamedTuple
 
 from ..recall import recall_of
 
-__all__ = ["Choice", "choose", "modelled_cost"]
+__all__ = ["INSERT_INSTRUCTIONS", "INSERT_PER_KEPT", "Choice", "choose", "exact_cost", "insert_share", "modelled_cost"]
 
 # Costs are in elements of the row: 1.0 is one float32 element streamed from memory at full bandwidth.
 
-#: The radix selection reads the row four to five times. A sampled threshold that leaves one filter pass
-#: would make this about 1.2.
-EXACT_PASSES = 4.0
-#: A candidate is 8 bytes written, and read several times by the second selection.
-CANDIDATE_COST = 8.0
+#: The exact route reads a row once, and a sample of it, where a block can sort so many; else it reads it again for
+#: every digit. Each entry of the answer is sorted among those that survive. These numbers and the next are rounded from
+#: the cost model of the mappings (cost.py) for an H200, which has not been measured yet.
+FILTER_PASSES = 1.1
+MOST_FILTERED = 8192
+RADIX_PASSES = 4.0
+ANSWER_COST = 40.0
+#: A candidate is written, and read several times by the second selection.
+CANDIDATE_COST = 20.0
 #: An entry kept by one of several threads that share a bucket, merged on chip.
 MERGE_COST = 4.0
 #: Half-rate instructions that hide under the loading of one float32 element.
@@ -109,10 +113,15 @@ def choose(n: int, k: int, recall_target: float, buckets: int | None = None, k_p
 
 
 def modelled_cost(n: int, b: int, kept: int) -> float:
-    """Modelled cost of the bucketed route, in elements streamed; the exact route costs EXACT_PASSES * n."""
+    """Modelled cost of the bucketed route, in elements streamed."""
     lanes = _lanes(n, b)
     merged = lanes * kept if lanes > b else 0.0
     return _stream_cost(n, b, kept) + MERGE_COST * merged + CANDIDATE_COST * b * kept
+
+
+def exact_cost(n: int, k: int) -> float:
+    """Modelled cost of the exact route, in elements streamed."""
+    return (FILTER_PASSES if k <= MOST_FILTERED else RADIX_PASSES) * n + ANSWER_COST * k
 
 
 def _lanes(n: int, b: int) -> float:
@@ -121,12 +130,12 @@ def _lanes(n: int, b: int) -> float:
 
 def _stream_cost(n: int, b: int, kept: int) -> float:
     """Cost of stage one alone: bound by memory, or by issuing instructions where lanes insert often."""
-    insert = (INSERT_INSTRUCTIONS + INSERT_PER_KEPT * kept) * _insert_share(kept, n / _lanes(n, b))
+    insert = (INSERT_INSTRUCTIONS + INSERT_PER_KEPT * kept) * insert_share(kept, n / _lanes(n, b))
     return n * max(1.0, (LOOP_INSTRUCTIONS + insert) / FREE_INSTRUCTIONS)
 
 
 @lru_cache(maxsize=1024)
-def _insert_share(kept: int, steps: float) -> float:
+def insert_share(kept: int, steps: float) -> float:
     """Share of its steps on which a warp inserts, entries in random order.
 
     At step s one lane inserts with probability q = min(1, kept / s), a warp with 1 - (1 - q)^32. That
@@ -156,7 +165,7 @@ def _cheapest(n: int, k: int, target: float) -> Choice:
     if k == 0 or n <= SMALL_ROW:
         return EXACT
     best: tuple[int, int] | None = None
-    least = EXACT_PASSES * n
+    least = exact_cost(n, k)
     most = n  # keeping more never takes more buckets: each search is bounded by the one before
     for kept in KEPT:
         low = _grid(_position(max(LEAST_LANES, -(-k // kept))))

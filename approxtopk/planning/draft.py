@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..plan import Argument, DeviceInfo, Launch, Pointer, Step, Zero
-from ..request import Request
+from ..dtypes import DTYPES
+from ..plan import Argument, DeviceInfo, Fill, Launch, Pointer, Step
+from ..request import PerRow, Request
+from .cost import SECTOR, Work, launch_seconds
 from .layout import MOST_DIMS, Layout
+from .machines import Machine
 from .tuning import Tuning
 
 __all__ = ["Draft", "Pairs", "power_of_two"]
@@ -30,14 +33,19 @@ class Draft:
     ----------
     request : Request
     device : DeviceInfo
+    machine : Machine
+        What the cost model knows of the device.
+    layout : Layout
+        Of the request.
     tuning : Tuning
     """
 
-    def __init__(self, request: Request, device: DeviceInfo, tuning: Tuning) -> None:
+    def __init__(self, request: Request, device: DeviceInfo, machine: Machine, layout: Layout, tuning: Tuning) -> None:
         self.request = request
         self.device = device
+        self.machine = machine
+        self.layout = layout
         self.tuning = tuning
-        self.layout = Layout.of(request)
         # One general kind of kernel for whatever is rare: half as many to compile as one kind for each.
         general = request.n > tuning.narrow_entries or len(self.layout.extents) > 2
         self.wide = int(general)
@@ -46,6 +54,8 @@ class Draft:
         self.entry_bytes = 8 if self.key_bytes + self.position_bytes == 8 else 16
         self.batch_dims = MOST_DIMS if general else 2
         self.steps: list[Step] = []
+        #: The modelled time of every step.
+        self.seconds: list[float] = []
         self.bytes_read = 0
         self.workspace_bytes = 0
 
@@ -68,8 +78,13 @@ class Draft:
     def zeroed(self, nbytes: int) -> Pointer:
         """Set aside `nbytes` of workspace and add their filling with zeros."""
         pointer = self.scratch(nbytes)
-        self.steps.append(Zero(pointer, nbytes))
+        self.fill(pointer, nbytes, 0)
         return pointer
+
+    def fill(self, pointer: Pointer, nbytes: int, byte: int) -> None:
+        """Add a fill of memory with one byte."""
+        self.steps.append(Fill(pointer, nbytes, byte))
+        self.seconds.append(self.machine.launch + nbytes / self.machine.bandwidth)
 
     def launch(
         self,
@@ -79,11 +94,44 @@ class Draft:
         block: int,
         shared_bytes: int,
         *arguments: Argument,
+        work: Work,
     ) -> None:
-        """Add a kernel; the defines that all share are filled in."""
+        """Add a kernel that does `work`; the defines that all share are filled in."""
         shared = {"BITS": self.request.dtype.bits, "WIDE": self.wide, "BATCH_DIMS": self.batch_dims}
         variant = tuple(sorted({**shared, **defines}.items()))
         self.steps.append(Launch(kernel, variant, grid, block, shared_bytes, arguments))
+        self.seconds.append(launch_seconds(self.machine, grid, block, shared_bytes, work))
+
+    def input_bytes(self, run: int = SECTOR) -> tuple[float, float]:
+        """Bytes of one reading of x in runs of `run` neighbours along the axis: from memory, and once more from L2.
+
+        Sectors are read whole. Where they hold entries of other runs, those are assumed to be read soon too.
+        """
+        itemsize, stride = self.request.dtype.itemsize, abs(self.layout.axis_stride)
+        size = float(self.request.rows * self.request.n * itemsize)
+        if stride > 1:
+            run = 1
+        apart = stride > 1 and not self.layout.slab
+        fresh = size * min(stride, SECTOR / itemsize) if apart else size
+        return fresh, max(0.0, size * max(1.0, SECTOR / (run * itemsize)) - fresh)
+
+    def stored_bytes(self, entries: int) -> float:
+        """Size of so many entries of every row in the workspace."""
+        return float(self.request.rows * entries * (self.key_bytes + self.position_bytes))
+
+    def answer_bytes(self) -> float:
+        """Size of the values and indices."""
+        r = self.request
+        return float(r.rows * r.k * (r.dtype.itemsize + (8 if r.index_dtype == "int64" else 4)))
+
+    def again(self, nbytes: float) -> tuple[float, float]:
+        """How a launch reads what the one before it read or wrote: bytes from memory, and from L2."""
+        return (0.0, nbytes) if self.machine.holds(nbytes) else (nbytes, 0.0)
+
+    @property
+    def key_slots(self) -> float:
+        """Slots to make a key of an entry of x."""
+        return (10.0 if self.request.dtype.kind == "f" else 3.0) * (2 if self.key_bytes == 8 else 1)
 
     def element(self) -> dict[str, int]:
         """The defines of kernels that make keys from x."""
@@ -92,17 +140,27 @@ class Draft:
             return {"FLOAT": 0}
         return {"FLOAT": 1, "LARGEST": int(self.request.largest), "LARGEST_NUMBER": dtype.largest_number}
 
-    def batch(self) -> tuple[Argument, ...]:
-        """The kernels' ``Batch``."""
-        extents, strides = self.layout.extents, self.layout.strides
-        pad = self.batch_dims - len(extents)
-        return (len(extents), *extents, *(1,) * pad, *strides, *(0,) * pad)
+    def rows(self) -> tuple[Argument, ...]:
+        """The kernels' ``Rows``."""
+        r, layout = self.request, self.layout
+        extents = layout.extents
+        return (
+            Pointer("x"),
+            len(extents),
+            *extents,
+            *(1,) * (self.batch_dims - len(extents)),
+            *self._strides(layout.strides),
+            r.n,
+            layout.axis_stride,
+            *self._per_row("starts", r.starts, layout.starts),
+            *self._per_row("lengths", r.lengths, layout.lengths),
+        )
 
     def result(self, final: bool) -> tuple[Argument, ...]:
         """The kernels' ``Result``; its arrays are null unless `final`."""
         r = self.request
         arrays: tuple[Argument, ...] = (Pointer("values"), Pointer("indices")) if final else (0, 0)
-        return (*arrays, int(r.index_dtype == "int64"), r.k, r.inner, *self._coding())
+        return (*arrays, int(r.index_dtype == "int64"), r.k, r.inner, r.padding, *self._coding())
 
     def where(self, pairs: Pairs | None) -> tuple[Argument, ...]:
         """The kernels' ``Pairs``, null without any."""
@@ -111,6 +169,17 @@ class Draft:
     def threads_to_fill(self) -> int:
         """Threads that fill the device."""
         return self.device.multiprocessors * self.tuning.resident_threads
+
+    def _per_row(self, name: str, array: PerRow | None, strides: tuple[int, ...] | None) -> tuple[Argument, ...]:
+        """The kernels' ``PerRow``, null without an array."""
+        if array is None or strides is None:
+            return (0,) * (3 + self.batch_dims)
+        dtype = DTYPES[array.dtype]
+        return (Pointer(name), dtype.itemsize, int(dtype.kind == "i"), *self._strides(strides))
+
+    def _strides(self, strides: tuple[int, ...]) -> tuple[int, ...]:
+        """The kernels' ``Strides``."""
+        return (*strides, *(0,) * (self.batch_dims - len(strides)))
 
     def _coding(self) -> tuple[Argument, ...]:
         """The kernels' ``Coding``: the constants of kernels/keys.cuh, as they stand there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..plan import Pointer
+from .cost import Chain, Work, loop, sort
 from .draft import Draft, Pairs, power_of_two
 
 __all__ = ["order"]
@@ -32,20 +32,38 @@ def _launch(draft: Draft, kernel: str, source: Pairs, to: Pairs | None, tile: in
     r = draft.request
     tiles = -(-r.k // tile)
     merging = run > 0
+    threads = min(draft.tuning.row_threads, max(32, tile // 2))
     draft.launch(
         kernel,
         {},
         r.rows * tiles,
-        min(draft.tuning.row_threads, max(32, tile // 2)),
+        threads,
         tile * draft.entry_bytes + 16 * merging,
         *draft.where(source),
         *draft.where(to),
-        Pointer("x"),
-        *draft.batch(),
-        draft.layout.axis_stride,
+        *draft.rows(),
         r.k,
         tile,
         tiles,
         run,
         *draft.result(final=to is None),
+        work=_work(draft, tile, threads, merging, to is None),
+    )
+
+
+def _work(draft: Draft, tile: int, threads: int, merging: bool, final: bool) -> Work:
+    k, latency = draft.request.k, draft.machine.cached_latency * draft.machine.clock
+    stored = draft.stored_bytes(k)
+    fresh, again = draft.again(stored)
+    # A tile of two runs is found by binary search in memory; every thread then finds and merges its stretch.
+    found = Chain((2 * latency + 60) * k.bit_length() + 70.0 * tile.bit_length())
+    serial = found + loop(tile, threads, 90, 40) if merging else sort(tile, threads)
+    return Work(
+        fresh,
+        again,
+        draft.answer_bytes() if final else stored,
+        slots=30.0 * draft.request.rows * k,
+        under_way=draft.key_bytes + draft.position_bytes,
+        serial=serial,
+        registers=40,
     )

@@ -1,8 +1,8 @@
-"""Every kernel variant that the planner can choose, found by planning a grid of requests.
+"""Every kernel variant that the planner can choose, found by mapping a grid of requests in every way it considers.
 
 A variant is a kernel and its macros. Whatever decides a macro in the planner is an axis of the grid here:
-element type and mode, positions of 32 or 64 bits, few or many batch dimensions, few or many rows, loads of
-neighbours, queue lengths, long and short buckets, what is done with the result.
+element type and mode, general kernels (positions of 64 bits, many batch dimensions) or not, strides, few or many rows,
+short and long ones, loads of neighbours, queue lengths, what is done with the result.
 """
 
 from __future__ import annotations
@@ -12,22 +12,17 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from ..dtypes import DTYPES
-from ..plan import Launch
 from ..request import Request
+from . import small, walk
 from .devices import REFERENCES
-from .select import plan_select
-from .walk import KEEP
+from .select import ways
 
 __all__ = ["Variant", "covering", "variants"]
 
-#: Rows too short to filter, and some that are filtered.
-_SHORT = (2**10, 2**16)
-#: Rows whose positions take 32 and 64 bits, long enough for a walk of more steps than a packed entry counts.
-_LONG = (2**30, 2**33)
 #: Too few to fill a GPU, and enough.
-_ROWS = (2, 2**16)
-#: Long and short buckets, as many as 1, 2, 4, 8 and 16 neighbouring lanes divide and no more.
-_BUCKETS = (3, 2, 4, 8, 16, *(2**20 + lanes for lanes in (1, 2, 4, 8, 16)))
+_FEW, _MANY = 2, 2**16
+#: Buckets of which 1, 2, 4, 8 and 16 neighbours share a load, and no more.
+_BUCKETS = (3, 2, 4, 8, 16)
 
 
 class Variant(NamedTuple):
@@ -57,9 +52,8 @@ class Variant(NamedTuple):
 def variants(architecture: str = "sm_90") -> tuple[Variant, ...]:
     """List the variants for the reference GPU of `architecture`, in a fixed order."""
     device = REFERENCES[architecture]
-    plans = (plan_select(request, device) for request in _requests())
-    launches = (step for plan in plans for step in plan.steps if isinstance(step, Launch))
-    return tuple(sorted({Variant(launch.kernel, launch.defines) for launch in launches}))
+    drafts = (draft for request in _requests() for draft in ways(request, device))
+    return tuple(sorted({Variant(launch.kernel, launch.defines) for draft in drafts for launch in draft.launches}))
 
 
 def covering(all_variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
@@ -76,33 +70,46 @@ def covering(all_variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
 
 def _requests() -> Iterator[Request]:
     for dtype in DTYPES.values():
-        # Integers are turned around at run time.
-        for mode in ("largest", "smallest") if dtype.kind == "f" else ("largest",):
-            for n in (*_SHORT, *_LONG):
-                for rows in _ROWS:
-                    for many_dims in (False, True):
-                        yield from _of_rows(dtype.name, mode, n, rows, many_dims)
+        # Integers are turned around, and their signs considered, at run time.
+        for mode in {"f": ("largest", "smallest"), "i": ("largest",), "u": ()}[dtype.kind]:
+            for general in (False, True):
+                yield from _exact(dtype.name, mode, general)
+                yield from _bucketed(dtype.name, mode, general)
 
 
-def _of_rows(dtype: str, mode: str, n: int, rows: int, many_dims: bool) -> Iterator[Request]:
-    """Requests on `rows` rows, apart from each other so that batch dimensions do not merge."""
-    shape = (2, 2, 2, max(rows // 8, 1), n) if many_dims else (rows // 2, 2, n)
+def _exact(dtype: str, mode: str, general: bool) -> Iterator[Request]:
+    # Short rows, few entries of each; and many of each, or of long ones.
+    sizes = [(_MANY, lanes * entries, lanes) for lanes in small.LANES for entries in small.ENTRIES]
+    sizes += [(_MANY, 8192, 100), (_MANY, 8192, 5000), (_MANY, 70_000, 2500), (_FEW, 2**20, 5000)]
+    for rows, n, k in sizes:
+        for stride in (1, 2):
+            for is_sorted in (True, False):
+                yield _request("top_k", dtype, mode, general, rows, n, k, stride, sorted=is_sorted)
 
-    def build(name: str, k: int, stride: int = 1, **arguments: Any) -> Request:
-        strides = [stride]
-        for extent in shape[:0:-1]:
-            strides.insert(0, strides[0] * (extent + 1))
-        return Request.build(name, shape, tuple(strides), dtype, k, mode=mode, **arguments)
 
-    # More than a bucket keeps; fewer entries than one block sorts, and more.
-    for k in (KEEP[-1] + 2, min(n // 2, 5000)):
+def _bucketed(dtype: str, mode: str, general: bool) -> Iterator[Request]:
+    def build(rows: int, n: int, k: int, b: int, kept: int, **arguments: Any) -> Request:
+        return _request("approx_top_k", dtype, mode, general, rows, n, k, buckets=b, k_per_bucket=kept, **arguments)
+
+    for b in _BUCKETS:
+        for kept in walk.KEEP:
+            yield build(_FEW, 2**20, kept + 1, b, kept)
+    # More than a queue keeps, of neighbours and of others; fewer entries than one block sorts, and more; candidates
+    # that are the result, and so many that several blocks select from those of a row.
+    kept = walk.KEEP[-1] + 1
+    for interleaved in (True, False):
         for is_sorted in (True, False):
-            for stride in (1, 2):
-                yield build("top_k", k, stride, sorted=is_sorted)
-            if n in _LONG:
-                yield build("approx_top_k", k, buckets=5000, k_per_bucket=KEEP[-1] + 1, sorted=is_sorted)
-                yield build("approx_top_k", k, buckets=_BUCKETS[-1], k_per_bucket=1, sorted=is_sorted)
-    if n in _LONG:
-        for b in _BUCKETS:
-            for kept in KEEP:
-                yield build("approx_top_k", kept + 1, buckets=b, k_per_bucket=kept)
+            for rows, n, k, b in ((_MANY, 2**13, 100, 16), (_MANY, 2**18, 5000, 2**10), (_FEW, 2**20, 5000, 2**13)):
+                yield build(rows, n, k, b, kept, interleaved=interleaved, sorted=is_sorted, certify=is_sorted)
+        yield build(_MANY, 2**13, 16 * kept, 16, kept, interleaved=interleaved, sorted=False)
+
+
+def _request(
+    name: str, dtype: str, mode: str, general: bool, rows: int, n: int, k: int, stride: int = 1, **arguments: Any
+) -> Request:
+    """A request on rows that lie apart from each other, so that `general` batch dimensions do not merge."""
+    shape = (2, 2, max(rows // 4, 2), n) if general else (rows, n)
+    strides = [stride]
+    for extent in shape[:0:-1]:
+        strides.insert(0, strides[0] * (extent + 1))
+    return Request.build(name, shape, tuple(strides), dtype, k, mode=mode, **arguments)

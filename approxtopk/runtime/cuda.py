@@ -15,7 +15,7 @@ import numpy as np
 
 from ..buffer import Buffer, Device
 from ..errors import BackendMissing, CompileError, DeviceMismatch
-from ..plan import DeviceInfo, HostCall, Launch, Plan, Step, Zero
+from ..plan import DeviceInfo, Fill, HostCall, Launch, Plan, Step
 from .source import joined, options, pack
 
 __all__ = ["INSTALL", "CudaRuntime"]
@@ -90,9 +90,9 @@ class CudaRuntime:
     def run(self, step: Step, plan: Plan, buffers: Mapping[str, Buffer], stream: int) -> None:
         """Put a launch or a fill on `stream`."""
         assert not isinstance(step, HostCall), "plans for a GPU have no NumPy steps"
-        if isinstance(step, Zero):
+        if isinstance(step, Fill):
             pointer = buffers[step.pointer.buffer].pointer + step.pointer.offset
-            self._cupy.cuda.runtime.memsetAsync(pointer, 0, step.nbytes, stream)
+            self._cupy.cuda.runtime.memsetAsync(pointer, step.byte, step.nbytes, stream)
             return
         function = self._function(step, buffers["x"].device.index)
         # CuPy passes a NumPy array of one element by value: here the whole parameter struct.

@@ -37,6 +37,7 @@ class HostRuntime:
         """Select with NumPy, on the caller's thread and a small pool."""
         r = plan.request
         bits = f"uint{r.dtype.bits}"
+        starts, lengths, exact = (buffers.get(name) for name in ("starts", "lengths", "exact"))
         select(
             _view(buffers["x"], bits),
             _view(buffers["values"], bits),
@@ -49,6 +50,10 @@ class HostRuntime:
             buckets=plan.buckets,
             k_per_bucket=plan.k_per_bucket,
             interleaved=r.interleaved,
+            starts=None if starts is None else _view(starts, starts.dtype),
+            lengths=None if lengths is None else _view(lengths, lengths.dtype),
+            exact=None if exact is None else _view(exact, "bool"),
+            padding=r.padding,
         )
 
 

@@ -11,7 +11,7 @@ from approxtopk.runtime import substitute
 
 from ..fakes import CPU, GPU, Idle
 
-__all__ = ["Arrays", "Case", "Unhashable", "array_cases", "complaint"]
+__all__ = ["Arrays", "Case", "Unhashable", "array_cases", "bound_cases", "complaint"]
 
 # What is no good array, by name: it, the error, the words of the message.
 Arrays = dict[str, tuple[Any, type[BaseException], tuple[str, ...]]]
@@ -46,6 +46,19 @@ def array_cases(arrays: Arrays, k: int = 1) -> Iterator[Case]:
     for name, (x, error, words) in arrays.items():
         yield Case(name, lambda x=x: atk.approx_top_k(x, k), error, words)
         yield Case(f"{name}, exact", lambda x=x: atk.top_k(x, k), error, words)
+
+
+def bound_cases(x: Any, good: Any, arrays: Arrays) -> Iterator[Case]:
+    """Both functions on starts and lengths that they refuse beside `x`, alone and after a `good` one.
+
+    ``{}`` in the words stands for the argument's name.
+    """
+    for name, (array, error, words) in arrays.items():
+        for argument, other in (("starts", "lengths"), ("lengths", "starts")):
+            said = tuple(word.replace("{}", argument) for word in words)
+            given, both = {argument: array}, {argument: array, other: good}
+            yield Case(f"{argument} {name}", lambda g=given: atk.top_k(x, 1, **g), error, said)
+            yield Case(f"{argument} {name}, both", lambda g=both: atk.approx_top_k(x, 1, **g), error, said)
 
 
 def complaint(case: Case) -> str:

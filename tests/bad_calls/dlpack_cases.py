@@ -11,7 +11,7 @@ from approxtopk import BackendMissing, DeviceMismatch, InvalidArgument, InvalidT
 
 from ..fakes import Foreign
 from .arguments import argument_cases
-from .case import Case, array_cases
+from .case import Case, array_cases, bound_cases
 
 __all__ = ["dlpack_cases"]
 
@@ -43,6 +43,27 @@ class BadDevice(Foreign):
 def dlpack_cases() -> Iterator[Case]:
     x = np.zeros((3, 10), np.float32)
     yield from argument_cases(Foreign(x))
+    count = np.zeros(3, np.int32)
+    wrong_kind = ("{} must be an object of x's framework, with __dlpack__", "as x is")
+    yield from bound_cases(
+        Foreign(x),
+        Foreign(count),
+        {
+            "list": ([1, 2, 3], InvalidType, (*wrong_kind, "not list")),
+            "NumPy array": (count, InvalidType, (*wrong_kind, "not numpy.ndarray")),
+            "no device": (NoDevice(), InvalidType, (*wrong_kind, "NoDevice")),
+            "float": (Foreign(count.astype("f4")), UnsupportedDType, ("{} has dtype float32", "integers, int8")),
+            "bool": (Foreign(count, code=6, bits=8), UnsupportedDType, ("{} has dtype bool8; allowed are int8",)),
+            "lanes": (Foreign(count, lanes=4), UnsupportedDType, ("{} has dtype int32 x 4 lanes; allowed are int8",)),
+            "pinned": (Foreign(count, device_type=3), DeviceMismatch, ("{} is on CUDA pinned", "CPU (1)")),
+            "other GPU": (Foreign(count, device_type=2, device_id=99), BackendMissing, ("{} is on cuda:99",)),
+            "version 2": (Foreign(count, major=2, minor=0), InvalidArgument, ("{} exports DLPack 2.0", "1.x")),
+            "misaligned": (Foreign(count, byte_offset=2), InvalidArgument, ("{} of shape (3,) starts at", "4-byte")),
+            "refuses": (Refuses(count), InvalidArgument, ("{} (Refuses)", "needs a gradient")),
+            "returns None": (Lies(count, None), InvalidType, ("{}.__dlpack__() returned NoneType", "dltensor")),
+            "too short": (Foreign(count[:2]), InvalidArgument, ("{} has shape (2,)", "allowed is (3,)")),
+        },
+    )
     yield from array_cases(
         {
             "bool": (Foreign(x, code=6, bits=8), UnsupportedDType, ("x has dtype bool8", "float32")),

@@ -11,7 +11,7 @@ import approxtopk as atk
 from approxtopk import InvalidArgument, InvalidType, UnsupportedDType
 
 from .arguments import argument_cases
-from .case import Case, array_cases
+from .case import Case, array_cases, bound_cases
 
 __all__ = ["jax_cases"]
 
@@ -41,6 +41,29 @@ def jax_cases() -> Iterator[Case]:
             "list of arrays": ([x], InvalidType, ("x must", "list")),
         }
     )
+    count = jnp.zeros(3, jnp.int32)
+    gone = count + 1
+    gone.delete()
+    wrong_kind = ("{} must be a JAX array, as x is", "jax.numpy.asarray({})")
+    yield from bound_cases(
+        x,
+        count,
+        {
+            "list": ([1, 2, 3], InvalidType, (*wrong_kind, "not list")),
+            "int": (3, InvalidType, (*wrong_kind, "not 3 (int)")),
+            "NumPy array": (np.zeros(3, np.int32), InvalidType, (*wrong_kind, "not numpy.ndarray")),
+            "shape": (jax.ShapeDtypeStruct((3,), np.int32), InvalidType, (*wrong_kind, "ShapeDtypeStruct")),
+            "float": (count.astype(jnp.float32), UnsupportedDType, ("{} has dtype float32", "integers, int8 to int64")),
+            "bool": (count.astype(bool), UnsupportedDType, ("{} has dtype bool; allowed are int8", "uint64")),
+            "int4": (count.astype(jnp.int4), UnsupportedDType, ("{} has dtype int4; allowed are int8",)),
+            "keys": (jax.random.split(jax.random.key(0), 3), UnsupportedDType, ("{} has dtype key<fry>",)),
+            "deleted": (gone, InvalidArgument, ("{} of shape (3,) was deleted",)),
+            "0-d": (jnp.int32(3), InvalidArgument, ("{} has shape ()", "allowed is (3,)")),
+            "too short": (count[:2], InvalidArgument, ("{} has shape (2,)", "allowed is (3,)")),
+        },
+    )
+    traced = jax.jit(lambda x, lengths: atk.top_k(x, 2, lengths=lengths))
+    yield Case("traced lengths", lambda: traced(x, count[:2]), InvalidArgument, ("lengths has shape (2,)",))
     yield Case("k JAX array", lambda: atk.top_k(x, jnp.int32(2)), InvalidType, ("k must", "ArrayImpl"))
     yield Case("k traced", lambda: jax.jit(lambda x, k: atk.top_k(x, k))(x, 2), InvalidType, ("k must", "Tracer"))
     if not jax.config.jax_enable_x64:
@@ -49,6 +72,9 @@ def jax_cases() -> Iterator[Case]:
         yield Case("int64 by type", lambda: atk.top_k(x, 2, index_dtype=np.int64), InvalidArgument, words)
         with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
             wide = jnp.zeros(4, jnp.float64)
+            many = jnp.zeros(3, jnp.int64)
+        wide_bounds = {"int64": (many, UnsupportedDType, ("{} has dtype int64 and JAX runs without x64",))}
+        yield from bound_cases(x, count, wide_bounds)
         yield Case("float64", lambda: atk.top_k(wide, 2), UnsupportedDType, ("x has dtype float64", "x64"))
 
     def drop_in(

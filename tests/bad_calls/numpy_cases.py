@@ -10,14 +10,44 @@ import numpy as np
 
 from approxtopk import InvalidArgument, InvalidType, UnsupportedDType
 
+from ..fakes import Foreign
 from .arguments import argument_cases
-from .case import Case, array_cases
+from .case import Case, array_cases, bound_cases
 
 __all__ = ["numpy_cases"]
 
 
 def numpy_cases() -> Iterator[Case]:
-    yield from argument_cases(np.zeros((3, 10), np.float32))
+    x = np.zeros((3, 10), np.float32)
+    yield from argument_cases(x)
+    wrong_kind = ("{} must be a NumPy array, as x is", "numpy.asarray({})")
+    wrong_shape = "allowed is (3,), one number for every row of x of shape (3, 10)"
+    yield from bound_cases(
+        x,
+        np.zeros(3, int),
+        {
+            "list": ([1, 2, 3], InvalidType, (*wrong_kind, "not list")),
+            "tuple": ((1, 2, 3), InvalidType, (*wrong_kind, "not tuple")),
+            "int": (3, InvalidType, (*wrong_kind, "not 3 (int)")),
+            "str": ("123", InvalidType, (*wrong_kind, "not '123' (str)")),
+            "NumPy scalar": (np.int64(3), InvalidType, (*wrong_kind, "not numpy.int64")),
+            "masked array": (np.ma.masked_array([1, 2, 3]), InvalidType, (*wrong_kind, "MaskedArray")),
+            "matrix": (np.ones((1, 3), int).view(np.matrix), InvalidType, (*wrong_kind, "matrix")),
+            "DLPack object": (Foreign(np.zeros(3, int)), InvalidType, (*wrong_kind, "fakes.Foreign")),
+            "object": (object(), InvalidType, (*wrong_kind, "not object")),
+            "float": (np.zeros(3), UnsupportedDType, ("{} has dtype float64", "integers, int8 to int64")),
+            "bool": (np.zeros(3, bool), UnsupportedDType, ("{} has dtype bool; allowed are int8", "uint64")),
+            "complex": (np.zeros(3, complex), UnsupportedDType, ("{} has dtype complex128; allowed are int8",)),
+            "datetime": (np.zeros(3, "M8[s]"), UnsupportedDType, ("{} has dtype datetime64[s]; allowed are int8",)),
+            "object dtype": (np.array([1, 2, 3], object), UnsupportedDType, ("{} has dtype object",)),
+            "big-endian": (np.zeros(3, ">i8"), UnsupportedDType, ("{} has dtype >i8", "pass {}.astype({}.dtype")),
+            "too short": (np.zeros(2, int), InvalidArgument, ("{} has shape (2,)", wrong_shape)),
+            "0-d": (np.array(3), InvalidArgument, ("{} has shape ()", wrong_shape)),
+            "shape of x": (np.zeros((3, 10), int), InvalidArgument, ("{} has shape (3, 10)", wrong_shape)),
+            "column": (np.zeros((3, 1), int), InvalidArgument, ("{} has shape (3, 1)", wrong_shape)),
+            "empty": (np.zeros(0, int), InvalidArgument, ("{} has shape (0,)", wrong_shape)),
+        },
+    )
     packed = np.zeros(4, [("a", "f4"), ("b", "i1")])
     masked = np.ma.masked_array([1.0, 2.0], [0, 1])
     is_no_array = InvalidType

@@ -12,7 +12,7 @@ import approxtopk as atk
 from approxtopk import DeviceMismatch, InvalidArgument, InvalidType, UnsupportedDType
 
 from .arguments import argument_cases
-from .case import Arrays, Case, array_cases
+from .case import Arrays, Case, array_cases, bound_cases
 
 __all__ = ["torch_cases"]
 
@@ -55,7 +55,28 @@ def torch_cases() -> Iterator[Case]:
         }
         if torch.backends.mkldnn.is_available():
             arrays["mkldnn"] = (x.to_mkldnn(), InvalidType, ("x is a _mkldnn tensor", "to_dense"))
+        count = torch.zeros(3, dtype=torch.int64)
+        wrong_kind = ("{} must be a PyTorch tensor, as x is", "torch.as_tensor({}, device=x.device)")
+        bounds: Arrays = {
+            "list": ([1, 2, 3], InvalidType, (*wrong_kind, "not list")),
+            "int": (3, InvalidType, (*wrong_kind, "not 3 (int)")),
+            "NumPy array": (np.zeros(3, int), InvalidType, (*wrong_kind, "not numpy.ndarray")),
+            "Size": (torch.Size([1, 2, 3]), InvalidType, (*wrong_kind, "not torch.Size")),
+            "float": (count.float(), UnsupportedDType, ("{} has dtype float32", "integers, int8 to int64")),
+            "bool": (count.bool(), UnsupportedDType, ("{} has dtype torch.bool; allowed are int8", "uint64")),
+            "complex": (count.to(torch.complex64), UnsupportedDType, ("{} has dtype torch.complex64",)),
+            "sparse": (count.to_sparse(), InvalidType, ("{} is a sparse_coo tensor", "pass {}.to_dense()")),
+            "meta": (count.to("meta"), DeviceMismatch, ("{} is on device meta", "pass {}.to('cpu')")),
+            "0-d": (count[0], InvalidArgument, ("{} has shape ()", "allowed is (3,)")),
+            "too long": (torch.zeros(4, dtype=torch.int32), InvalidArgument, ("{} has shape (4,)", "allowed is (3,)")),
+            "misaligned": (
+                torch.frombuffer(bytearray(25), dtype=torch.int64, offset=1),
+                InvalidArgument,
+                ("{} starts at address", "8 bytes", "pass {}.clone()"),
+            ),
+        }
     yield from array_cases(arrays)
+    yield from bound_cases(x, count, bounds)
 
     def drop_in(name: str, error: type[BaseException], *words: str, **given: Any) -> Iterator[Case]:
         for function in (topk, approx_topk):

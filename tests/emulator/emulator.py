@@ -208,9 +208,9 @@ class Emulator:
                 raise EmulatorError(f"{kernel.name}: {_message.value.decode()}")
         return Stats(record.bytes_loaded, record.bytes_stored, record.switches)
 
-    def zero(self, pointer: int, nbytes: int) -> None:
-        """Fill `nbytes` bytes from `pointer` with zeros."""
-        ctypes.memset(pointer, 0, nbytes)
+    def fill(self, pointer: int, nbytes: int, byte: int) -> None:
+        """Fill `nbytes` bytes from `pointer` with one value."""
+        ctypes.memset(pointer, byte, nbytes)
 
     def _check(self, kernel: Kernel, grid: int, block: int, shared_bytes: int, params: bytes) -> None:
         """Refuse what a device would refuse."""
