@@ -25,7 +25,7 @@ def name_buffers(
         # What Buffer(...) does, at a third of the price: this is on the way of every call.
         buffers[name] = _new(Buffer, (address, shape, strides, dtype, device))
     if plan.workspace_bytes:
-        buffers["workspace"] = Buffer(workspace, (plan.workspace_bytes,), (1,), "uint8", device)
+        buffers["workspace"] = _new(Buffer, (workspace, (plan.workspace_bytes,), (1,), "uint8", device))
     return buffers
 
 
@@ -37,7 +37,10 @@ def misfit(output: Output, dtype: object, came: str) -> InvalidArgument:
     )
 
 
-def unsupported(dtype: object, name: str) -> UnsupportedDType:
-    """The error for an element type of `x` without an order here, or one that is no integer of another input."""
+def unsupported(dtype: object, name: str, way: str = "") -> UnsupportedDType:
+    """The error for an element type of `x` without an order here, or one that is no integer of another input.
+
+    `way` is appended: what to pass in its place.
+    """
     allowed = [dtype for dtype, facts in DTYPES.items() if name == "x" or facts.kind != "f"]
-    return UnsupportedDType(f"{name} has dtype {short(str(dtype), 200)}; allowed are {', '.join(allowed)}")
+    return UnsupportedDType(f"{name} has dtype {short(str(dtype), 200)}; allowed are {', '.join(allowed)}{way}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import cupy
@@ -22,7 +23,16 @@ __all__ = ["ADAPTER"]
 
 
 class CupyAdapter:
-    """``cupy.ndarray`` in and out, on the device of `x` and CuPy's current stream there."""
+    """``cupy.ndarray`` in and out, on the device of `x` and CuPy's current stream there.
+
+    Subclasses are read as the plain arrays that they are; results are plain. Managed memory and memory of others
+    (``cupy.cuda.UnownedMemory``) is read in place, on the device that CuPy says it is on.
+
+    In a graph that is captured, results and workspace are where the graph will write them at every replay: keep the
+    results (or the arrays given as out) as long as the graph is replayed. What CuPy's own functions allocate within a
+    capture is not kept by anyone: to be safe from that, capture with a pool of the graph's own,
+    ``with cupy.cuda.using_allocator(pool.malloc)``, and keep the pool.
+    """
 
     name = "cupy"
     default_index: IndexDType = "int64"
@@ -30,6 +40,9 @@ class CupyAdapter:
     def index_dtypes(self) -> tuple[str, ...]:
         """Both, always."""
         return ("int32", "int64")
+
+    def deferred(self, x: Any, starts: Any, lengths: Any) -> None:
+        """Never: CuPy has no compiler that traces."""
 
     def facts(self, x: Any, name: str = "x") -> Buffer:
         """Describe `x`; asks nothing of the driver."""
@@ -68,13 +81,16 @@ class CupyAdapter:
             else:
                 arrays = tuple(out)
             if plan.steps:
+                stream = cupy.cuda.get_current_stream()
                 owner = None
                 if workspace is None:
                     # Freed on return: the pool hands it out again on this stream only, so in stream order.
                     owner = cupy.empty(plan.workspace_bytes, "uint8") if plan.workspace_bytes else None
                     workspace = 0 if owner is None else owner.data.ptr
+                if owner is not None and stream.is_capturing():
+                    _keep(owner, arrays)
                 buffers = name_buffers(facts, plan, (array.data.ptr for array in arrays), workspace)
-                execute(plan, buffers, runtime, cupy.cuda.get_current_stream().ptr)
+                execute(plan, buffers, runtime, stream.ptr)
                 del owner
             else:
                 for array in arrays:
@@ -100,6 +116,20 @@ class CupyAdapter:
         if array.dtype != dtype or array.shape != output.shape or where != x.data.device_id or not contiguous:
             kind = "" if contiguous else "not contiguous, "
             raise misfit(output, dtype, f"an array ({kind}{array.dtype}, shape {array.shape}, device {where})")
+
+
+def _keep(owner: Any, arrays: Iterable[Any]) -> None:
+    """Let `owner` live as long as any of `arrays` does, or what it is a view of.
+
+    A graph that is being captured writes to its workspace at every replay, and CuPy's pool knows nothing of graphs: it
+    would give that memory to others. Who replays the graph needs its results, and so keeps them.
+    """
+    for array in arrays:
+        weakref.finalize(array if array.base is None else array.base, _forget, owner).atexit = False
+
+
+def _forget(owner: Any) -> None:
+    """Drop `owner` with the caller's reference to it."""
 
 
 ADAPTER = CupyAdapter()

@@ -199,6 +199,9 @@ class DLPackAdapter:
         """Both, always."""
         return ("int32", "int64")
 
+    def deferred(self, x: Any, starts: Any, lengths: Any) -> None:
+        """Never: what speaks DLPack has memory."""
+
     def facts(self, x: Any, name: str = "x") -> Buffer:
         """Borrow the memory of `x`; the result holds it until `run` is over or validation has failed."""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,13 +11,14 @@ from numpy.typing import NDArray
 
 from ..buffer import Buffer, Device, row_major
 from ..dtypes import DTYPES
-from ..errors import UnsupportedDType
+from ..errors import InvalidType, UnsupportedDType
 from ..execute import execute
 from ..operator import Operator
 from ..plan import Output, Plan
 from ..request import IndexDType
 from ..runtime.protocol import Runtime
 from .common import misfit, name_buffers, unsupported
+from .protocol import Deferred
 
 __all__ = ["ADAPTER", "address", "dtype_name", "scratch"]
 
@@ -25,12 +27,22 @@ _ALIGNMENT = 256  # what every GPU allocator gives at least; kernels may count o
 
 _names: dict[np.dtype[Any], str] = {}
 
+# By kind of an element type that is not served: what has the same order.
+_WAYS = {
+    "b": ": pass x.view(numpy.uint8)",
+    "M": ": pass x.view(numpy.int64), in which NaT is the least",
+    "m": ": pass x.view(numpy.int64), in which NaT is the least",
+}
+
 
 class NumpyAdapter:
-    """Arrays and memory maps in, plain ``numpy.ndarray`` out (subclasses are read, not returned).
+    """Arrays in, plain ``numpy.ndarray`` out.
 
-    An array whose elements are misaligned or whose strides are not whole elements (a field of a packed
-    structured array) cannot be described by a Buffer: it alone is copied first.
+    Read in place, writable or not: arrays of any strides, ``numpy.memmap``, ``numpy.recarray`` and other subclasses
+    whose entries mean what NumPy's do. Copied first: an array whose elements are misaligned or whose strides are not
+    whole elements (a field of a packed structured array), which a Buffer cannot describe. Refused: ``numpy.matrix``
+    and masked arrays, and subclasses with an arithmetic of their own (``__array_ufunc__`` or ``__array_function__``),
+    as those with physical units have: the results would lose it unseen.
     """
 
     name = "numpy"
@@ -40,14 +52,28 @@ class NumpyAdapter:
         """Both, always."""
         return ("int32", "int64")
 
+    def deferred(self, x: Any, starts: Any, lengths: Any) -> Deferred | None:
+        """PyTorch's compiler, where it traces the call: there NumPy's arrays are tensors."""
+        # Another thread may be importing torch just now: it has no compiler yet then.
+        compiler = getattr(sys.modules.get("torch"), "compiler", None)
+        if compiler is None or not compiler.is_dynamo_compiling():
+            return None
+        from .torch.ops import dispatch_arrays
+
+        return dispatch_arrays
+
     def facts(self, x: NDArray[Any], name: str = "x") -> Buffer:
         """Describe `x`; ``pointer`` is 0 where it has to be copied."""
+        if type(x) is not np.ndarray:
+            _check_subclass(type(x), name)
         dtype = dtype_name(x.dtype, name)
         shape = x.shape
         if not x.size:
             return Buffer(0, shape, row_major(shape), dtype, _CPU)
         pointer = address(x)
         itemsize = x.itemsize
+        if x.flags.c_contiguous:
+            return Buffer(0 if pointer % itemsize else pointer, shape, row_major(shape), dtype, _CPU)
         if pointer % itemsize or any(s % itemsize for s in x.strides):
             return Buffer(0, shape, row_major(shape), dtype, _CPU)
         return Buffer(pointer, shape, tuple([s // itemsize for s in x.strides]), dtype, _CPU)
@@ -96,11 +122,25 @@ class NumpyAdapter:
 
     def check_out(self, array: NDArray[Any], output: Output, x: NDArray[Any]) -> None:
         """Refuse what NumPy could only write to through a copy."""
+        if type(array) is not np.ndarray:
+            _check_subclass(type(array), f"out, for {output.name},")
         dtype = x.dtype if output.name == "values" else np.dtype(output.dtype)
         if array.dtype != dtype or array.shape != output.shape or not array.flags.carray:
             kind = "" if array.flags.writeable else "read-only, "
             kind += "" if array.flags.c_contiguous and array.flags.aligned else "not contiguous or not aligned, "
             raise misfit(output, dtype, f"an array ({kind}{array.dtype}, shape {array.shape})")
+
+
+def _check_subclass(kind: type, argument: str) -> None:
+    """Refuse a subclass that means more than its entries."""
+    plain: Any = np.ndarray
+    own: Any = kind
+    for method in ("__array_ufunc__", "__array_function__"):
+        if getattr(own, method) is not getattr(plain, method):
+            raise InvalidType(
+                f"{argument} is a {kind.__module__}.{kind.__qualname__}, a subclass of numpy.ndarray with an "
+                f"arithmetic of its own ({method}), which the results would lose: pass numpy.asarray of it"
+            )
 
 
 def address(x: NDArray[Any]) -> int:
@@ -120,7 +160,8 @@ def dtype_name(dtype: np.dtype[Any], argument: str) -> str:
     if name is None:
         name = dtype.name
         if name not in DTYPES:
-            raise unsupported(dtype, argument)
+            way = f": pass one field of it, {argument}[name]" if dtype.names else ""
+            raise unsupported(dtype, argument, _WAYS.get(dtype.kind, way) if argument == "x" else way)
         if not dtype.isnative:
             raise UnsupportedDType(
                 f"{argument} has dtype {dtype}, in the other byte order; allowed is this machine's own: "

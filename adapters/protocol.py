@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..buffer import Buffer
@@ -11,7 +11,10 @@ from ..plan import Output, Plan
 from ..request import IndexDType
 from ..runtime.protocol import Runtime
 
-__all__ = ["Adapter"]
+__all__ = ["Adapter", "Deferred"]
+
+#: Takes a call over, unvalidated: operator, x, k, starts, lengths and the public function's other arguments.
+Deferred = Callable[[Operator, Any, Any, Any, Any, Mapping[str, Any]], tuple[Any, ...]]
 
 
 class Adapter(Protocol):
@@ -22,6 +25,14 @@ class Adapter(Protocol):
 
     def index_dtypes(self) -> tuple[str, ...]:
         """The index types the framework can return as it is configured now."""
+        ...
+
+    def deferred(self, x: Any, starts: Any, lengths: Any) -> Deferred | None:
+        """What takes over a call on these arrays as the user gave it; None, mostly, where it is to be planned now.
+
+        A compiler that traces the call may know neither shapes nor addresses; it leads the arrays to where they are
+        met again, and planned for.
+        """
         ...
 
     def facts(self, x: Any, name: str = "x") -> Buffer:

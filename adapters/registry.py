@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 from ..errors import InvalidType
@@ -33,6 +32,7 @@ _HINTS = {
     "scipy": "pass a dense array, x.toarray()",
     "cupyx": "pass a dense array, x.toarray()",
     "pandas": "pass x.to_numpy()",
+    "dask": "for Dask arrays use approxtopk.adapters.dask.top_k or approx_top_k",
     "numpy": "pass numpy.asarray(x), of at least one axis",
 }
 
@@ -59,7 +59,7 @@ def find(x: Any) -> Adapter:
         When `x` is no array that approxtopk can read in place.
     """
     adapter = _found.get(type(x))
-    return adapter if adapter is not None else _look(x)
+    return adapter if adapter is not None else _remember(x)
 
 
 def check(name: str, array: Any, adapter: Adapter, advise: bool = True) -> None:
@@ -88,20 +88,44 @@ def _what(x: Any) -> str:
     return show(x) if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
+def _remember(x: Any) -> Adapter:
+    adapter = _found[type(x)] = _look(x)
+    return adapter
+
+
 def _look(x: Any) -> Adapter:
     kind = type(x)
+    name = _OWNERS.get((_root(kind), kind.__name__))
+    if name is None:
+        name = _inherited(x, kind)
+    return _import(name)
+
+
+def _inherited(x: Any, kind: type) -> str:
     for base in kind.__mro__:
         key = (_root(base), base.__name__)
         if key in _REFUSED:
             raise InvalidType(f"x must be {_ALLOWED}, not {kind.__module__}.{kind.__name__}: {_REFUSED[key]}")
         if key in _OWNERS:
-            break
+            return _OWNERS[key]
+    if not (hasattr(kind, "__dlpack__") and hasattr(kind, "__dlpack_device__")):
+        raise InvalidType(f"x must be {_ALLOWED}, not {show(x)}{_hint(x)}")
+    return "dlpack"
+
+
+def _import(name: str) -> Adapter:
+    """The adapter of that name, by statements that PyTorch's compiler can trace."""
+    adapter: Adapter
+    if name == "numpy":
+        from .numpy import ADAPTER as adapter
+    elif name == "torch":
+        from .torch import ADAPTER as adapter
+    elif name == "jax":
+        from .jax import ADAPTER as adapter
+    elif name == "cupy":
+        from .cupy import ADAPTER as adapter
     else:
-        key = ("", "")
-        if not (hasattr(kind, "__dlpack__") and hasattr(kind, "__dlpack_device__")):
-            raise InvalidType(f"x must be {_ALLOWED}, not {show(x)}{_hint(x)}")
-    adapter: Adapter = import_module(f".{_OWNERS.get(key, 'dlpack')}", __package__).ADAPTER
-    _found[kind] = adapter
+        from .dlpack import ADAPTER as adapter
     return adapter
 
 
@@ -117,3 +141,7 @@ def _hint(x: Any) -> str:
     if isinstance(x, (list, tuple)) or hasattr(type(x), "__array__"):
         return ": pass numpy.asarray(x)"
     return ""
+
+
+# What PyTorch's compiler traces in place of `find`: it would compile anew whenever another type has been met.
+find.__dict__["_torchdynamo_inline"] = _look

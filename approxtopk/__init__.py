@@ -29,6 +29,7 @@ from .prepare import Prepared, prepare
 from .preview import plan
 from .recall import expected_recall
 from .top_k import top_k
+from .warmup import warmup
 
 __all__ = [
     "ApproxTopKError",
@@ -48,4 +49,5 @@ __all__ = [
     "plan",
     "prepare",
     "top_k",
+    "warmup",
 ]

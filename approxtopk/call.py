@@ -9,7 +9,7 @@ from .adapters.protocol import Adapter
 from .buffer import Buffer
 from .errors import DeviceMismatch
 from .operator import Operator
-from .planning.cached import make_plan
+from .planning.cached import plan_for
 from .runtime import serving
 
 __all__ = ["CertifiedTopK", "TopK", "add_bounds", "call"]
@@ -55,23 +55,18 @@ def call(
     `options` are the public function's other keyword arguments, unvalidated.
     """
     adapter = registry.find(x)
+    deferred = adapter.deferred(x, starts, lengths)
+    if deferred is not None:
+        return deferred(operator, x, k, starts, lengths, options)
     given = adapter.facts(x)
     inputs, facts = {"x": x}, {"x": given}
     if starts is not None or lengths is not None:
         add_bounds(adapter, inputs, facts, starts, lengths)
         options |= {name: (f.dtype, f.shape, f.strides) for name, f in facts.items() if name != "x"}
     runtime = serving(given.device)
-    plan = make_plan(
-        operator.name,
-        given.shape,
-        given.strides,
-        given.dtype,
-        runtime.device_info(given.device),
-        k,
-        default_index=adapter.default_index,
-        index_dtypes=adapter.index_dtypes(),
-        **options,
-    )
+    options["default_index"], options["index_dtypes"] = adapter.default_index, adapter.index_dtypes()
+    info = runtime.device_info(given.device)
+    plan = plan_for(operator.name, given.shape, given.strides, given.dtype, info, k, options)
     return adapter.run(operator, inputs, facts, plan, runtime)
 
 

@@ -9,16 +9,19 @@ from typing import Any
 from .adapters import registry
 from .adapters.protocol import Adapter
 from .approx_top_k import OPERATOR as APPROXIMATE
-from .buffer import Buffer, Device
+from .buffer import Device
 from .call import CertifiedTopK, TopK, add_bounds
 from .errors import DeviceMismatch, InvalidArgument, InvalidType
 from .plan import DeviceInfo, Fill, Plan
 from .preview import plan_call
-from .request import show
+from .request import Request, dtype_name, show
 from .runtime import serving
 from .top_k import OPERATOR as EXACT
 
 __all__ = ["Prepared", "prepare"]
+
+#: Shape, strides (None where there is no memory to step through) and element type.
+_Layout = tuple[tuple[int, ...], tuple[int, ...] | None, str]
 
 
 def prepare(
@@ -75,8 +78,7 @@ class Prepared:
     workspace is kept from call to call, and counters in it are zeroed once: every run leaves them zero. So a
     `Prepared` must not run concurrently with itself, on several streams or from several threads; make one for each.
     A call that is captured in a CUDA graph keeps nothing: the graph has its own workspace, filled at every replay.
-    Under ``jax.jit``, ``vmap`` and derivatives it works as the call it stands for; under ``torch.compile`` it does
-    not yet, use the call itself there.
+    Under ``jax.jit``, ``torch.compile``, ``vmap`` and derivatives it works as the call it stands for.
 
     Attributes
     ----------
@@ -92,6 +94,11 @@ class Prepared:
         self._plans: dict[tuple[str, Device], tuple[Plan, Plan]] = {}
         self._memory: dict[tuple[str, Device], tuple[object, int]] = {}
         self.plan = _without_fills(plan_call("prepare", *self._arguments))
+        r = self.plan.request
+        self._planned = _planned(r)
+        self._layout = self._planned["x"] if len(self._planned) == 1 else None
+        # As a user writes the call; index_dtype=None is for the adapter to read.
+        self._k, self._options = r.k, {**r.arguments, "index_dtype": options.get("index_dtype")}
 
     def __call__(
         self, x: Any, *, starts: Any = None, lengths: Any = None, out: Sequence[Any] | None = None
@@ -120,6 +127,15 @@ class Prepared:
             When an array is not what was planned for. Nothing has run then.
         """
         adapter = registry.find(x)
+        deferred = adapter.deferred(x, starts, lengths)
+        if deferred is not None:
+            if out is not None:
+                raise InvalidArgument(
+                    "out is given and x is compiled, traced, mapped or a subclass; allowed is out for plain arrays: "
+                    "leave it away"
+                )
+            _check(self._planned, _unplaced(x=x, starts=starts, lengths=lengths))
+            return _result(deferred(self._operator, x, self._k, starts, lengths, self._options))
         inputs, facts = {"x": x}, {"x": adapter.facts(x)}
         if starts is not None or lengths is not None:
             add_bounds(adapter, inputs, facts, starts, lengths)
@@ -127,7 +143,8 @@ class Prepared:
         runtime = serving(device)
         key = (adapter.name, device)
         plan, steady = self._plans.get(key) or self._plan_for(adapter, device, runtime.device_info(device))
-        _check(plan, facts)
+        if len(facts) > 1 or facts["x"][1:4] != self._layout:
+            _check(self._planned, {name: fact[1:4] for name, fact in facts.items()})
         if out is not None:
             out = _targets(adapter, plan, out, x)
         # A graph fills its counters at every replay, in memory of its own: it may outlive this object.
@@ -139,11 +156,15 @@ class Prepared:
         elif keeps:
             memory = adapter.reserve(plan.workspace_bytes, x)
             workspace = None if memory is None else memory[1]
-        outputs = adapter.run(self._operator, inputs, facts, plan, runtime, out=out, workspace=workspace)
+        outputs = adapter.run(self._operator, inputs, facts, plan, runtime, out, workspace)
         if memory is not None:
             # Kept only when all went well: of a run that failed half-way the counters are not known.
             self._memory[key] = memory
-        return TopK(*outputs) if len(outputs) == 2 else CertifiedTopK(*outputs)
+        return _result(outputs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: not the memory, which is this object's own."""
+        return {**self.__dict__, "_memory": {}}
 
     def __repr__(self) -> str:
         """The plan's first line."""
@@ -170,28 +191,45 @@ def _without_fills(plan: Plan) -> Plan:
     return replace(plan, steps=steps)
 
 
-def _check(plan: Plan, facts: dict[str, Buffer]) -> None:
-    """Refuse arrays that the plan is not for."""
-    r = plan.request
-    planned = {"x": (r.shape, r.strides, r.dtype.name)}
+def _result(outputs: tuple[Any, ...]) -> TopK | CertifiedTopK:
+    return TopK(*outputs) if len(outputs) == 2 else CertifiedTopK(*outputs)
+
+
+def _planned(r: Request) -> dict[str, _Layout]:
+    """What a plan's arrays look like."""
+    planned: dict[str, _Layout] = {"x": (r.shape, r.strides, r.dtype.name)}
     for name, array in (("starts", r.starts), ("lengths", r.lengths)):
         if array is not None:
             planned[name] = (r.batch_shape, array.strides, array.dtype)
-    if facts.keys() != planned.keys():
+    return planned
+
+
+def _unplaced(**arrays: Any) -> dict[str, _Layout]:
+    """What arrays look like that may have no memory, and so no strides that matter."""
+    return {
+        name: (tuple(array.shape), None, dtype_name(name, array.dtype, "", InvalidArgument))
+        for name, array in arrays.items()
+        if array is not None
+    }
+
+
+def _check(planned: dict[str, _Layout], given: dict[str, _Layout]) -> None:
+    """Refuse arrays that the plan is not for."""
+    if given.keys() != planned.keys():
         raise InvalidArgument(
-            f"the call brings {', '.join(facts)}; prepared for are {', '.join(planned)}: "
+            f"the call brings {', '.join(given)}; prepared for are {', '.join(planned)}: "
             "pass these, or prepare for those"
         )
     for name, (shape, strides, dtype) in planned.items():
-        given = facts[name]
+        extents, steps, kind = given[name]
         # The stride along an axis of one entry says nothing.
-        same = given.strides == strides or all(
-            extent < 2 or stride == other for extent, stride, other in zip(shape, given.strides, strides, strict=False)
+        same = steps is None or all(
+            extent < 2 or stride == other for extent, stride, other in zip(shape, steps, strides or (), strict=False)
         )
-        if given.shape != shape or given.dtype != dtype or not same:
-            layout = "" if same or given.shape != shape else f", not contiguous (strides {given.strides})"
+        if extents != shape or kind != dtype or not same:
+            layout = "" if same or extents != shape else f", not contiguous (strides {steps})"
             raise InvalidArgument(
-                f"{name} is {given.dtype} of shape {given.shape}{layout}; prepared for is a contiguous array of "
+                f"{name} is {kind} of shape {extents}{layout}; prepared for is a contiguous array of "
                 f"{dtype} and shape {shape}"
             )
 
@@ -204,6 +242,7 @@ def _targets(adapter: Adapter, plan: Plan, out: Any, x: Any) -> Sequence[Any]:
         wrong = InvalidArgument if isinstance(out, (tuple, list)) else InvalidType
         raise wrong(f"out must be a tuple of the arrays {', '.join(names)}, not {came}")
     for number, (array, output) in enumerate(zip(out, plan.outputs, strict=True)):
-        registry.check(f"out[{number}]", array, adapter, advise=False)
+        if type(array) is not type(x):
+            registry.check(f"out[{number}]", array, adapter, advise=False)
         adapter.check_out(array, output, x)
     return out

@@ -19,7 +19,7 @@ from .planning.devices import REFERENCES
 from .request import dtype_name, integer, short, show
 from .runtime import serving
 
-__all__ = ["plan", "plan_call"]
+__all__ = ["locate", "plan", "plan_call"]
 
 
 def plan(
@@ -78,11 +78,20 @@ def plan(
 
 
 def plan_call(
-    caller: str, shape: Any, k: Any, dtype: Any, exact: Any, device: Any, options: dict[str, Any], **framework: Any
+    caller: str,
+    shape: Any,
+    k: Any,
+    dtype: Any,
+    exact: Any,
+    device: Any,
+    options: dict[str, Any],
+    strides: tuple[int, ...] | None = None,
+    **given: Any,
 ) -> Plan:
-    """Plan a call on a contiguous array, given as to `plan`.
+    """Plan a call on an array given as to `plan`, contiguous unless `strides` says otherwise.
 
-    `caller` is the function to name in errors; `framework` are the index types of one, as `Request.build` takes them.
+    `caller` is the function to name in errors; `given` are the index types of a framework, and arrays starts and
+    lengths, as `Request.build` takes them.
     """
     extents = _shape(shape)
     allowed = {"axis", "mode", "sorted", "index_dtype", "starts", "lengths"}
@@ -104,7 +113,26 @@ def plan_call(
             batch = (*extents[:where], *extents[where + 1 or len(extents) :])
             options[name] = (_per_row_dtype(name, options[name]), batch, row_major(batch))
     name = "top_k" if exact else "approx_top_k"
-    return make_plan(name, extents, row_major(extents), _dtype(dtype), _device(device), k, **framework, **options)
+    if strides is None:
+        strides = row_major(extents)
+    return make_plan(name, extents, strides, _dtype(dtype), _device(device), k, **given, **options)
+
+
+def locate(device: Any) -> Device | None:
+    """The device of this machine that `device` names, or what is here for None; None where it names none."""
+    if device is None:
+        if "cupy" in sys.modules or _driver():
+            try:
+                serving(Device("cuda")).device_info(Device("cuda"))
+                return Device("cuda")
+            except ApproxTopKError:
+                pass
+        return Device("cpu")
+    name = _text(device)
+    if name in ("cpu", "cpu:0"):
+        return Device("cpu")
+    match = re.fullmatch(r"cuda(?::([0-9]{1,9}))?", name)
+    return None if match is None else Device("cuda", int(match[1] or 0))
 
 
 def _shape(shape: Any) -> tuple[int, ...]:
@@ -134,19 +162,10 @@ def _per_row_dtype(name: str, dtype: Any) -> str:
 def _device(device: Any) -> DeviceInfo:
     if isinstance(device, DeviceInfo):
         return device
-    if device is None:
-        if "cupy" in sys.modules or _driver():
-            try:
-                return serving(Device("cuda")).device_info(Device("cuda"))
-            except ApproxTopKError:
-                pass
-        return serving(Device("cpu")).device_info(Device("cpu"))
-    name = _text(device)
-    if name in ("cpu", "cpu:0"):
-        return serving(Device("cpu")).device_info(Device("cpu"))
-    if match := re.fullmatch(r"cuda(?::([0-9]{1,9}))?", name):
-        where = Device("cuda", int(match[1] or 0))
+    where = locate(device)
+    if where is not None:
         return serving(where).device_info(where)
+    name = _text(device)
     if name in REFERENCES:
         return REFERENCES[name]
     choices = f"'cpu', 'cuda', 'cuda:<index>', a DeviceInfo, None and {', '.join(map(repr, REFERENCES))}"

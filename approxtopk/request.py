@@ -13,7 +13,7 @@ import numpy as np
 from .dtypes import DTYPES, DType
 from .errors import ApproxTopKError, InvalidArgument, InvalidType, UnsupportedDType
 
-__all__ = ["PerRow", "Request", "dtype_name", "integer", "short", "show"]
+__all__ = ["PerRow", "Request", "dtype_name", "flag", "integer", "short", "show"]
 
 IndexDType = Literal["int32", "int64"]
 
@@ -141,6 +141,21 @@ class Request:
             self.index_dtype,
         )
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments that `build` makes this of, but for starts and lengths."""
+        return {
+            "axis": self.axis,
+            "mode": "largest" if self.largest else "smallest",
+            "sorted": self.sorted,
+            "recall_target": self.recall_target,
+            "buckets": self.buckets,
+            "k_per_bucket": self.k_per_bucket,
+            "interleaved": self.interleaved,
+            "certify": self.certify,
+            "index_dtype": self.index_dtype,
+        }
+
     @classmethod
     def build(
         cls,
@@ -214,12 +229,12 @@ class Request:
             axis=where,
             k=count,
             largest=mode == "largest",
-            sorted=_flag("sorted", sorted),
+            sorted=flag("sorted", sorted),
             recall_target=target,
             buckets=b,
             k_per_bucket=kept,
-            interleaved=_flag("interleaved", interleaved),
-            certify=_flag("certify", certify),
+            interleaved=flag("interleaved", interleaved),
+            certify=flag("certify", certify),
             index_dtype=_index_dtype(index_dtype, default_index, index_dtypes, n),
             starts=_per_row("starts", starts, shape, batch),
             lengths=_per_row("lengths", lengths, shape, batch),
@@ -243,6 +258,8 @@ def short(text: str, most: int = 80) -> str:
 def integer(name: str, value: Any) -> int:
     """`value` as an int, by ``operator.index``; bools and arrays are refused.
 
+    A number that only PyTorch's compiler knows stays what it is.
+
     Raises
     ------
     InvalidType
@@ -250,8 +267,11 @@ def integer(name: str, value: Any) -> int:
     InvalidArgument
         When it does not fit 64 bits.
     """
-    if type(value) is int:
+    kind = type(value)
+    if kind is int:
         return _in_64_bits(name, value)
+    if kind.__name__ == "SymInt" and kind.__module__ == "torch":
+        return value  # type: ignore[no-any-return]  # it stands for an int
     # A 0-d array would have to be read, on a GPU by synchronising; NumPy's scalars carry no __dlpack__.
     if not isinstance(value, (bool, np.bool_)) and not hasattr(type(value), "__dlpack__"):
         try:
@@ -263,17 +283,24 @@ def integer(name: str, value: Any) -> int:
     raise InvalidType(f"{name} must be an integer (not a bool, a float or an array), not {show(value)}")
 
 
+def flag(name: str, value: Any) -> bool:
+    """`value`, True or False.
+
+    Raises
+    ------
+    InvalidType
+        When it is another object.
+    """
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise InvalidType(f"{name} must be True or False, not {show(value)}")
+
+
 def _in_64_bits(name: str, value: int) -> int:
     """`value`, unless it is so large that Python refuses to print it in an error message."""
     if -(2**63) <= value < 2**63:
         return value
     raise InvalidArgument(f"{name} = {show(value)} is out of range; allowed are 64-bit integers at most")
-
-
-def _flag(name: str, value: Any) -> bool:
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    raise InvalidType(f"{name} must be True or False, not {show(value)}")
 
 
 def _recall(name: str, value: Any) -> float:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import threading
-import time
-import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,99 +15,11 @@ import approxtopk as atk
 from approxtopk import BackendMissing, CompileError, DeviceMismatch
 from approxtopk.buffer import Device
 from approxtopk.plan import Launch
-from approxtopk.runtime import substitute
+from approxtopk.runtime import cuda, substitute
 from approxtopk.runtime.cuda import CudaRuntime
 
-from .emulator import Emulator
+from .fake_cupy import CompileException, FakeCupy
 from .inputs import make
-
-
-class CompileException(Exception):
-    """As CuPy's."""
-
-
-class FakeCupy(types.ModuleType):
-    """As much of CuPy as the runtime uses, with a record of what it was asked."""
-
-    def __init__(self) -> None:
-        super().__init__("cupy")
-        self.__version__ = "14.2.0"
-        self.emulator = Emulator(seed=1)
-        self.compiled: list[tuple[str, tuple[str, ...]]] = []
-        self.launches: list[tuple[str, int, int]] = []
-        self.shared_limits: list[int] = []
-        self.filled: list[tuple[int, int]] = []
-        self.entered: list[int] = []
-        self.devices = 2
-        self.failure: Exception | None = None
-        fake = self
-
-        class FakeDevice:
-            def __init__(self, index: int) -> None:
-                self.index = index
-
-            def __enter__(self) -> None:
-                fake.entered.append(self.index)
-
-            def __exit__(self, *_: object) -> None:
-                fake.entered.append(-1)
-
-        def memset_async(pointer: int, value: int, nbytes: int, stream: int) -> None:
-            ctypes.memset(pointer, value, nbytes)
-            fake.filled.append((nbytes, stream))
-
-        runtime = types.SimpleNamespace(
-            getDeviceCount=lambda: fake.devices,
-            getDeviceProperties=lambda index: {
-                "name": b"stand-in",
-                "major": 9,
-                "minor": 0,
-                "multiProcessorCount": 132,
-                "sharedMemPerBlockOptin": 232448,
-            },
-            memsetAsync=memset_async,
-        )
-        compiler = types.SimpleNamespace(CompileException=CompileException)
-        self.cuda = types.SimpleNamespace(runtime=runtime, compiler=compiler, Device=FakeDevice)
-        self.RawModule = lambda **keywords: FakeModule(fake, **keywords)
-
-
-class FakeModule:
-    def __init__(self, cupy: FakeCupy, code: str, options: tuple[str, ...], backend: str) -> None:
-        assert backend == "nvrtc"
-        self.cupy, self.code, self.options = cupy, code, options
-
-    def get_function(self, name: str) -> FakeKernel:
-        return FakeKernel(self, name)
-
-
-class FakeKernel:
-    def __init__(self, module: FakeModule, name: str) -> None:
-        self.module, self.name = module, name
-
-    @property
-    def kernel(self) -> Any:
-        cupy, options = self.module.cupy, self.module.options
-        if cupy.failure is not None:
-            raise cupy.failure
-        time.sleep(0.01)  # a window for other threads to compile the same again
-        cupy.compiled.append((self.name, options))
-        defines = [tuple(o[2:].split("=")) for o in options if o.startswith("-D")]
-        kernel = cupy.emulator.compile(self.module.code, [(name, int(value)) for name, value in defines], self.name)
-
-        def call(grid: Any, block: Any, args: Any, *, shared_mem: int, stream: Any) -> None:
-            (parameter,) = args
-            assert isinstance(parameter, np.ndarray) and parameter.size == 1
-            cupy.launches.append((self.name, shared_mem, stream.ptr))
-            cupy.emulator.launch(kernel, *grid, *block, shared_mem, parameter.tobytes())
-
-        return call
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "max_dynamic_shared_size_bytes":
-            self.module.cupy.shared_limits.append(value)
-        else:
-            super().__setattr__(name, value)
 
 
 @pytest.fixture
@@ -132,6 +41,20 @@ def test_selections_run_through_it(cupy: FakeCupy) -> None:
     assert len(cupy.filled) == 1
     assert set(cupy.shared_limits) == {232448}
     assert cupy.entered == [0, -1] * 2
+
+
+@pytest.mark.parametrize("most", [1, 100])
+def test_launches_kept_ready_take_the_next_calls_memory(
+    cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(cuda, "_MOST_READY", most)
+    arrays = [make("random", "float32", (2, n), seed).view(np.float32) for seed, n in enumerate((300, 3000, 300, 3000))]
+    runtime = CudaRuntime()
+    with substitute("cpu", runtime):
+        kept = [(atk.top_k(x, 4), x) for _ in range(3) for x in arrays]
+        assert len(runtime._ready) == min(most, 2)
+    for got, x in kept:
+        np.testing.assert_array_equal(got.indices, atk.top_k(x, 4).indices)
 
 
 def test_a_variant_is_compiled_once_by_any_number_of_threads(cupy: FakeCupy) -> None:

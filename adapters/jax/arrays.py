@@ -39,6 +39,9 @@ class JaxAdapter:
         """int64 exists with x64 only."""
         return ("int32", "int64") if _config.jax_enable_x64 else ("int32",)
 
+    def deferred(self, x: Any, starts: Any, lengths: Any) -> None:
+        """Never: JAX's tracers know their shapes."""
+
     def facts(self, x: Any, name: str = "x") -> Buffer:
         """Describe `x`; XLA's arrays are row-major and have an address only while XLA runs."""
         if not isinstance(x, jax.Array):
@@ -65,11 +68,8 @@ class JaxAdapter:
                     f"{name} of shape {shape} was deleted or donated; allowed is an array with memory"
                 )
             places = x.devices()
-            if len(places) != 1:
-                raise DeviceMismatch(
-                    f"{name} is sharded over {len(places)} devices; allowed is one: use jax.shard_map or jax.device_put"
-                )
-            device = next(iter(places))
+            # Of several devices, all of one kind, one stands for all: each will run its part.
+            device = next(iter(places)) if len(places) == 1 else min(places, key=_rank)
         return Buffer(0, shape, row_major(shape), dtype, _devices.get(device) or _device(device, name))
 
     def run(
@@ -102,9 +102,7 @@ class JaxAdapter:
 
 def _compile(operator: Operator, names: tuple[str, ...], device: Device, plan: Plan, runtime: Runtime) -> Selection:
     """The selection as a jitted function of its inputs, with the backend fixed as jit would fix it anyway."""
-    # Compiling inside XLA's callback would stall its stream.
-    runtime.prepare(plan, device)
-    call: Selection = jax.jit(selection(operator, names, plan, runtime, device.kind))
+    call: Selection = jax.jit(selection(operator, names, plan, runtime, device))
     if len(_calls) >= _MOST_CALLS:
         _calls.clear()
     _calls[id(plan), id(runtime), device] = (call, plan, runtime)
@@ -115,6 +113,11 @@ def _default_device() -> Any:
     """Where a function that is being traced will run, as far as one can know: JAX's default device."""
     device = _config.jax_default_device
     return device if device is not None and not isinstance(device, str) else jax.devices(device)[0]
+
+
+def _rank(device: Any) -> tuple[bool, int]:
+    """The devices of this process first."""
+    return device.process_index != jax.process_index(), device.id
 
 
 def _device(device: Any, name: str) -> Device:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+from functools import lru_cache
+from numbers import Real
 from typing import Any
 
 import jax
@@ -11,7 +13,8 @@ import numpy as np
 
 from ...approx_top_k import OPERATOR as APPROXIMATE
 from ...call import call
-from ...errors import InvalidArgument
+from ...dtypes import DTYPES
+from ...planning.choose import choose
 from ...top_k import OPERATOR as EXACT
 
 __all__ = ["approx_max_k", "approx_min_k", "top_k"]
@@ -23,8 +26,8 @@ def top_k(operand: Any, k: int, *, axis: int = -1) -> list[jax.Array]:
     Parameters
     ----------
     operand, k, axis
-        As ``jax.lax.top_k``. NaNs of either sign rank above +inf and -0 equals +0, which JAX ranks otherwise on
-        a CPU; see `approxtopk.top_k` for the whole order.
+        As ``jax.lax.top_k``; bools and JAX's other 8-bit floats too. NaNs of either sign rank above +inf and -0 equals
+        +0, which JAX ranks otherwise on a CPU; see `approxtopk.top_k` for the whole order.
 
     Returns
     -------
@@ -43,10 +46,10 @@ def top_k(operand: Any, k: int, *, axis: int = -1) -> list[jax.Array]:
             "k argument to top_k must be no larger than size along axis; "
             f"got k={k} with shape={list(x.shape)} and axis={axis}"
         )
-    if x.dtype == jnp.bool_:
-        # jax.lax.top_k takes them; as 0 and 1 they have the same order.
-        values, indices = call(EXACT, x.astype(jnp.uint8), k, axis=axis, index_dtype="int32")
-        return [values.astype(jnp.bool_), indices]
+    wider = _wider(x.dtype)
+    if wider is not None:
+        _, indices = call(EXACT, jax.lax.stop_gradient(x.astype(wider)), k, axis=axis, index_dtype="int32")
+        return [jnp.take_along_axis(x, indices, axis=axis), indices]
     return list(call(EXACT, x, k, axis=axis, index_dtype="int32"))
 
 
@@ -62,12 +65,19 @@ def approx_max_k(
 
     Parameters
     ----------
-    operand, k, reduction_dimension, recall_target
+    operand, k, reduction_dimension
         As ``jax.lax.approx_max_k``.
+    recall_target : float, default 0.95
+        Expected recall to reach, on every platform (JAX's own sorts on CPUs and GPUs, and ignores it).
     reduction_input_size_override : int, default -1
-        Only -1 as yet.
+        N, at least the axis' length: `operand` is one of the shards of a row of N entries, and recall_target is that of
+        the k best of all shards' results together. (b, k_b) are those of a row of N, and a shard has as many buckets
+        of that size as it takes, at least enough for k. Negative: the axis is the whole row.
     aggregate_to_topk : bool, default True
-        Only True as yet.
+        False returns candidates, not the k best of them: of as many buckets as JAX returns candidates, the best entry
+        of each, in no particular order. That takes one pass. Their number is JAX's for the same arguments, which is
+        at least k, but for overrides far beyond the axis' length; the k best of the candidates (of all shards) have the
+        recall asked for.
 
     Returns
     -------
@@ -121,11 +131,50 @@ def _approx(
         raise ValueError(f"k must be smaller than the size of reduction_dim {x.shape[axis]}, got {k}")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError("operand must be a floating type")
-    if _integer(name, "reduction_input_size_override", override) != -1:
-        raise InvalidArgument(f"reduction_input_size_override = {override} is not supported yet; allowed is -1")
-    if aggregate is not True:
-        raise InvalidArgument(f"aggregate_to_topk = {aggregate!r} is not supported yet; allowed is True")
-    return list(call(APPROXIMATE, x, k, axis=axis, mode=mode, recall_target=recall_target, index_dtype="int32"))
+    n = x.shape[axis]
+    row = _integer(name, "reduction_input_size_override", override)
+    if 0 <= row < n:
+        raise ValueError(f"reduction_input_size_override: {row} should be greater equals to operand[{axis}]: {n}")
+    given = {"axis": axis, "mode": mode, "recall_target": recall_target, "index_dtype": "int32"}
+    if isinstance(recall_target, Real) and 0 < float(recall_target) <= 1:  # otherwise the call has the words for it
+        if not aggregate:
+            k = min(_candidates(x.ndim, n, k, float(recall_target), row), n)  # JAX itself fails beyond n
+            given |= {"buckets": k, "k_per_bucket": 1, "sorted": False}
+        elif row > n:
+            given |= _part(n, row, k, float(recall_target))
+    return list(call(APPROXIMATE, x, k, **given))
+
+
+@lru_cache(maxsize=1024)
+def _candidates(ndim: int, n: int, k: int, recall_target: float, row: int) -> int:
+    """How many candidates JAX returns of an axis of n in an array of `ndim` axes."""
+
+    def candidates(x: jax.Array) -> list[jax.Array]:
+        return list(jax.lax.approx_max_k(x, k, -1, recall_target, row, False))
+
+    array: Any = jax.ShapeDtypeStruct
+    return int(jax.eval_shape(candidates, array((1,) * (ndim - 1) + (n,), np.float32))[0].shape[-1])
+
+
+def _part(n: int, row: int, k: int, recall_target: float) -> dict[str, Any]:
+    """Options for n entries of a row of `row`: buckets as large as the row's would be, or exact as the row would be.
+
+    The best k of a part's candidates are all that the best k of all candidates can need of it, and with as many or
+    more buckets than the row's, the recall of these is as high or higher.
+    """
+    chosen = choose(row, k, recall_target)
+    if chosen.buckets is None or chosen.k_per_bucket is None:
+        return {"recall_target": 1.0}
+    needed = -(-k // chosen.k_per_bucket)
+    return {"buckets": max(-(-n * chosen.buckets // row), needed), "k_per_bucket": chosen.k_per_bucket}
+
+
+def _wider(dtype: Any) -> Any:
+    """A type with the same order, for types that jax.lax.top_k takes and the core does not."""
+    if dtype == jnp.bool_:
+        return jnp.uint8
+    other = dtype.name.startswith("float8_") and dtype.name not in DTYPES and dtype.name != "float8_e8m0fnu"
+    return jnp.bfloat16 if other else None
 
 
 def _array(name: str, operand: Any) -> jax.Array:

@@ -1,128 +1,127 @@
-"""One selection as a JAX function: derivative outside, vmap inside it, the call of the core innermost."""
+"""One selection as a JAX function: derivative outside, vmap inside it, then the devices, the custom call innermost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
-from jax.experimental.buffer_callback import buffer_callback
 
-from ...buffer import Buffer, Device, row_major
-from ...errors import DeviceMismatch
-from ...execute import execute
+from ...buffer import Device, row_major
 from ...operator import Operator
 from ...plan import Plan
 from ...planning.cached import replan
 from ...runtime.protocol import Runtime
-from ..common import name_buffers
+from .handler import TARGET
+from .programs import name
+from .sharding import Selection, explicit, partitioned, vary_alike
 
 __all__ = ["Selection", "selection"]
 
-_DIFFERENTIABLE = frozenset(("float16", "bfloat16", "float32", "float64"))
-
 _result: Any = jax.ShapeDtypeStruct
-Selection = Callable[..., tuple[jax.Array, ...]]
 
 
-def selection(operator: Operator, names: tuple[str, ...], plan: Plan, runtime: Runtime, kind: str) -> Selection:
+def selection(operator: Operator, names: tuple[str, ...], plan: Plan, runtime: Runtime, device: Device) -> Selection:
     """A function of the arrays `names` that runs `plan` on `runtime`, for ``jit``, ``vmap`` and any derivatives.
 
-    `kind` is the kind of device the plan was made for.
+    `device` is the one that the plan was made for, or stands for several alike.
     """
-    inner = _mapped(names, plan, runtime, kind)
+
+    def local(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+        return selection(operator, names, _plan_for(plan, names, arrays), runtime, device)(*arrays)
+
+    inner = _mapped(names, plan, runtime, device)
     request = plan.request
-    if operator.derivative != "gather" or request.dtype.name not in _DIFFERENTIABLE:
-        return inner
+    if operator.derivative != "gather" or request.dtype.kind != "f":
+        return explicit(inner, local, plan)
 
-    @jax.custom_jvp
     def differentiable(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-        return inner(*arrays)
+        x, *bounds = arrays
+        values, indices, *others = inner(jax.lax.stop_gradient(x), *bounds)
+        return (_gathered(request.axis, request.ragged, x, values, indices), indices, *others)
 
-    def derivative(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]) -> tuple[Any, Any]:
-        results = differentiable(*primals)
-        indices = results[1]
-        slope = jnp.take_along_axis(tangents[0], indices, axis=request.axis)
-        if request.ragged:
-            slope = jnp.where(indices < 0, 0, slope)  # padding is constant; -1 was the last entry to JAX
-        return results, (slope, *(np.zeros(result.shape, jax.dtypes.float0) for result in results[1:]))
-
-    differentiable.defjvp(derivative)
-    return differentiable
+    return explicit(differentiable, local, plan)
 
 
-def _mapped(names: tuple[str, ...], plan: Plan, runtime: Runtime, kind: str) -> Selection:
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _gathered(axis: int, ragged: bool, x: jax.Array, values: jax.Array, indices: jax.Array) -> jax.Array:
+    """`values`, which were gathered from `x` at `indices` and so have its derivative there."""
+    return values
+
+
+@_gathered.defjvp
+def _derivative(axis: int, ragged: bool, primals: tuple[jax.Array, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+    slope, indices = tangents[0], primals[2]
+    batch = tuple(i for i in range(indices.ndim) if i != axis)
+    # Not jnp.take_along_axis: it fails under vmap of explicitly sharded arrays outside of jax.set_mesh.
+    slope = jax.lax.gather(
+        slope,
+        jnp.maximum(indices, 0)[..., None],
+        jax.lax.GatherDimensionNumbers(
+            offset_dims=(),
+            collapsed_slice_dims=(axis,),
+            start_index_map=(axis,),
+            operand_batching_dims=batch,
+            start_indices_batching_dims=batch,
+        ),
+        slice_sizes=(1,) * indices.ndim,
+        unique_indices=not ragged,
+        mode="promise_in_bounds",
+    )
+    if ragged:
+        slope = jnp.where(indices < 0, 0, slope)  # padding is constant
+    return _gathered(axis, ragged, *primals), slope
+
+
+def _plan_for(plan: Plan, names: tuple[str, ...], arrays: tuple[Any, ...], axis: int | None = None) -> Plan:
+    """What `plan` asks for, planned for these arrays: a batch of them, or one device's part."""
+    r = plan.request
+    if axis is None and arrays[0].shape == r.shape:
+        return plan
+    described = [(str(array.dtype.name), array.shape, row_major(array.shape)) for array in arrays]
+    (_, (dtype, shape, strides)), *bounds = zip(names, described, strict=True)
+    where = r.axis if axis is None else axis
+    return replan(r.options, shape, strides, dtype, where, plan.device, **dict(bounds))
+
+
+def _mapped(names: tuple[str, ...], plan: Plan, runtime: Runtime, device: Device) -> Selection:
     """Under vmap a batch is one axis more of every array, and a plan of its own."""
+    axis = plan.request.axis
+
+    def local(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+        return _call(_plan_for(plan, names, arrays), runtime, device, arrays)
+
+    divided = explicit(partitioned(local, plan), local, plan) if plan.steps else local
 
     @custom_vmap
     def mapped(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-        return _call(names, plan, runtime, kind, arrays)
+        return divided(*arrays)
 
     def rule(axis_size: int, in_batched: Any, *arrays: jax.Array) -> tuple[tuple[jax.Array, ...], tuple[bool, ...]]:
-        wide = [
+        wide = tuple(
             array if batched else jnp.broadcast_to(array, (axis_size, *array.shape))
             for array, batched in zip(arrays, in_batched, strict=True)
-        ]
-        r = plan.request
-        (_, (dtype, shape, strides)), *bounds = zip(names, map(_describe, wide), strict=True)
-        wider = replan(r.options, shape, strides, dtype, r.axis + 1, plan.device, **dict(bounds))
-        return _mapped(names, wider, runtime, kind)(*wide), (True,) * len(wider.outputs)
+        )
+        wider = _plan_for(plan, names, wide, axis + 1)
+        return _mapped(names, wider, runtime, device)(*wide), (True,) * len(wider.outputs)
 
     mapped.def_vmap(rule)
     return mapped
 
 
-def _call(
-    names: tuple[str, ...], plan: Plan, runtime: Runtime, kind: str, arrays: tuple[jax.Array, ...]
-) -> tuple[jax.Array, ...]:
+def _call(plan: Plan, runtime: Runtime, device: Device, arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """The custom call; workspace is one result more, so that XLA allocates it."""
     own = arrays[0].dtype
     results = [_result(o.shape, own if o.name == "values" else np.dtype(o.dtype)) for o in plan.outputs]
+    arrays = vary_alike(arrays)
     if not plan.steps:
-        return tuple(jnp.ones(result.shape, result.dtype) for result in results)
+        return vary_alike(tuple(jnp.ones(result.shape, result.dtype) for result in results), arrays)
+    # Compiling inside XLA's callback would stall its stream.
+    runtime.prepare(plan, device)
     if plan.workspace_bytes:
         results.append(_result((plan.workspace_bytes,), np.dtype(np.uint8)))
-    described = [_describe(array) for array in arrays]
-
-    def callback(context: Any, out: tuple[Any, ...], *given: Any) -> None:
-        where, index = given[0].__dlpack_device__()
-        if where != (1 if kind == "cpu" else 2):
-            raise DeviceMismatch(
-                f"x was traced for a {kind} device and runs on another kind; allowed is the device JAX defaults to "
-                "while tracing: set jax.default_device"
-            )
-        device = Device("cpu") if kind == "cpu" else Device("cuda", index)
-        facts = {
-            name: Buffer(_address(array, kind), shape, strides, dtype, device)
-            for name, array, (dtype, shape, strides) in zip(names, given, described, strict=True)
-        }
-        addresses = [_address(array, kind) for array in out]
-        workspace = addresses.pop() if plan.workspace_bytes else 0
-        buffers = name_buffers(facts, plan, addresses, workspace)
-        execute(plan, buffers, runtime, context.stream if kind == "cuda" else 0)
-
-    outputs: tuple[jax.Array, ...] = buffer_callback(callback, tuple(results))(*arrays)
-    return outputs[: len(plan.outputs)]
-
-
-def _describe(array: jax.Array) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
-    """dtype, shape and strides, as XLA lays arrays out."""
-    return str(array.dtype.name), array.shape, row_major(array.shape)
-
-
-def _address(buffer: Any, kind: str) -> int:
-    """Where one of XLA's buffers is."""
-    if kind == "cpu":
-        return int(buffer.__array__().__array_interface__["data"][0])
-    try:
-        return int(buffer.__cuda_array_interface__["data"][0])
-    except Exception:  # jaxlib's own error: element types that interface has no letter for
-        from ..dlpack import borrow
-
-        borrowed = borrow(buffer.__dlpack__())
-        try:
-            return borrowed.pointer
-        finally:
-            borrowed.release()
+    outputs = jax.ffi.ffi_call(TARGET, tuple(results))(*arrays, plan=name(plan, runtime, device.kind))
+    return vary_alike(tuple(outputs[: len(plan.outputs)]), arrays)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from ..buffer import Buffer, Device
 from ..errors import BackendMissing, CompileError, DeviceMismatch
 from ..plan import DeviceInfo, Fill, HostCall, Launch, Plan, Step
-from .source import joined, options, pack
+from .source import OPTIONS, Parameter, source
 
 __all__ = ["INSTALL", "CudaRuntime"]
 
@@ -27,6 +28,24 @@ class _Stream(NamedTuple):
     """What CuPy reads of a launch's ``stream=``."""
 
     ptr: int
+
+
+_stream = lru_cache(maxsize=256)(_Stream)
+
+
+class _Ready(NamedTuple):
+    """All of a launch that is the same in every call."""
+
+    step: Launch
+    function: Any
+    grid: tuple[int]
+    block: tuple[int]
+    parameter: Parameter
+    dtype: np.dtype[Any]
+
+
+#: Launches to keep ready, of a program that makes ever new plans.
+_MOST_READY = 16384
 
 
 class CudaRuntime:
@@ -50,6 +69,8 @@ class CudaRuntime:
             raise BackendMissing(f"CuPy {cupy.__version__} finds no usable CUDA driver or device: {error}") from error
         self._infos: dict[int, DeviceInfo] = {}
         self._functions: dict[tuple[int, str, tuple[tuple[str, int], ...]], Any] = {}
+        # A Launch is slow to hash, so its identity is the key. The value holds it: none other can take that over.
+        self._ready: dict[tuple[int, int], _Ready] = {}
         self._locks: dict[object, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -75,6 +96,10 @@ class CudaRuntime:
             self._infos[device.index] = info
         return info
 
+    def current(self) -> Device:
+        """The GPU that CUDA has current on this thread."""
+        return Device("cuda", int(self._cupy.cuda.runtime.getDevice()))
+
     def guard(self, device: Device) -> AbstractContextManager[object]:
         """Make the GPU current, and the one before it afterwards."""
         guard: AbstractContextManager[object] = self._cupy.cuda.Device(device.index)
@@ -94,10 +119,19 @@ class CudaRuntime:
             pointer = buffers[step.pointer.buffer].pointer + step.pointer.offset
             self._cupy.cuda.runtime.memsetAsync(pointer, step.byte, step.nbytes, stream)
             return
-        function = self._function(step, buffers["x"].device.index)
+        device = buffers["x"].device.index
+        ready = self._ready.get((id(step), device)) or self._make_ready(step, device)
         # CuPy passes a NumPy array of one element by value: here the whole parameter struct.
-        parameter = np.frombuffer(pack(step, buffers), dtype=f"V{8 * len(step.arguments)}")
-        function((step.grid,), (step.block,), (parameter,), shared_mem=step.shared_bytes, stream=_Stream(stream))
+        parameter = np.frombuffer(ready.parameter.at(buffers), ready.dtype)
+        ready.function(ready.grid, ready.block, (parameter,), shared_mem=step.shared_bytes, stream=_stream(stream))
+
+    def _make_ready(self, step: Launch, device: int) -> _Ready:
+        dtype = np.dtype(f"V{8 * len(step.arguments)}")
+        ready = _Ready(step, self._function(step, device), (step.grid,), (step.block,), Parameter(step), dtype)
+        if len(self._ready) >= _MOST_READY:
+            self._ready.clear()
+        self._ready[id(step), device] = ready
+        return ready
 
     def _function(self, launch: Launch, device: int) -> Any:
         """The loaded kernel, compiled by the first thread that asks while others wait."""
@@ -114,7 +148,7 @@ class CudaRuntime:
 
     def _load(self, launch: Launch, device: int) -> Any:
         cupy = self._cupy
-        module = cupy.RawModule(code=joined(launch.kernel), options=options(launch), backend="nvrtc")
+        module = cupy.RawModule(code=source(launch), options=OPTIONS, backend="nvrtc")
         try:
             kernel = module.get_function(launch.kernel)
             # More than 48 KiB must be asked for; once, for all later launches, whose need may differ.
@@ -123,6 +157,11 @@ class CudaRuntime:
         except cupy.cuda.compiler.CompileException as error:
             raise CompileError(f"{launch.kernel} {dict(launch.defines)} does not compile:\n{error}") from error
         except (ImportError, RuntimeError) as error:
+            if "STREAM_CAPTURE" in str(error):
+                raise CompileError(
+                    f"{launch.kernel} is needed for the first time, and cannot be loaded while a graph is captured "
+                    f"({error}): make the call once, or approxtopk.warmup, before the capture"
+                ) from error
             if "nvrtc" not in str(error).lower():
                 raise
             raise BackendMissing(f"CuPy cannot load NVRTC, its compiler ({error}): {INSTALL}") from error

@@ -26,6 +26,10 @@ class HostRuntime:
         """The CPU; plans do not depend on which."""
         return _INFO
 
+    def current(self) -> Device:
+        """The CPU."""
+        return Device("cpu")
+
     def guard(self, device: Device) -> AbstractContextManager[object]:
         """There is one CPU and it is always current."""
         return nullcontext()

@@ -19,6 +19,10 @@ class Runtime(Protocol):
         """The facts a plan depends on; cached, cheap to ask again."""
         ...
 
+    def current(self) -> Device:
+        """The device that this thread uses where it names none."""
+        ...
+
     def guard(self, device: Device) -> AbstractContextManager[object]:
         """Make `device` current within the context and restore the one before."""
         ...

@@ -1,7 +1,9 @@
-"""Kernels as text: sources with their includes joined, compiler options, and the packed parameter.
+"""Kernels as text: sources with their includes joined, a variant's text, and the packed parameter.
 
 CuPy's disk cache and the driver key on the text they are given; text with ``#include "..."`` left in would hide
-changes of the included files from them.
+changes of the included files from them. The macros that pick a variant are in its text, not among the options: for
+every new tuple of options CuPy first compiles an empty file, to learn the compiler's version (20 ms), even where the
+binary is on disk.
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ from importlib.resources import files
 from ..buffer import Buffer
 from ..plan import Launch
 
-__all__ = ["joined", "options", "pack"]
+__all__ = ["OPTIONS", "Parameter", "joined", "pack", "source"]
+
+#: The compiler's, for all kernels.
+OPTIONS = ("--std=c++17",)
 
 _MASK = (1 << 64) - 1
+_put_word = struct.Struct("Q").pack_into
 
 _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"\n', re.MULTILINE)
 
@@ -38,15 +44,37 @@ def joined(name: str) -> str:
     return read(f"{name}.cu")
 
 
-def options(launch: Launch) -> tuple[str, ...]:
-    """The compiler options of a variant."""
-    return ("--std=c++17", *(f"-D{name}={value}" for name, value in launch.defines))
+def source(launch: Launch) -> str:
+    """The text of a variant: its macros, and its kernel from line 1 on, as errors count."""
+    macros = "".join(f"#define {name} {value}\n" for name, value in launch.defines)
+    return f"{macros}#line 1\n{joined(launch.kernel)}"
+
+
+class Parameter:
+    """The one parameter of a launch, a struct of 8-byte members, all packed but for the addresses of a call.
+
+    Parameters
+    ----------
+    launch : Launch
+        Whose arguments the members are.
+    """
+
+    def __init__(self, launch: Launch) -> None:
+        arguments = launch.arguments
+        words = (argument & _MASK if isinstance(argument, int) else 0 for argument in arguments)
+        self._words = struct.pack(f"{len(arguments)}Q", *words)
+        self._pointers = tuple(
+            (8 * i, *argument) for i, argument in enumerate(arguments) if not isinstance(argument, int)
+        )
+
+    def at(self, buffers: Mapping[str, Buffer]) -> bytearray:
+        """The struct for a call's buffers."""
+        memory = bytearray(self._words)
+        for where, name, offset in self._pointers:
+            _put_word(memory, where, buffers[name].pointer + offset)
+        return memory
 
 
 def pack(launch: Launch, buffers: Mapping[str, Buffer]) -> bytes:
-    """The kernel's one parameter: a struct of 8-byte members."""
-    words = (
-        argument if isinstance(argument, int) else buffers[argument.buffer].pointer + argument.offset
-        for argument in launch.arguments
-    )
-    return struct.pack(f"{len(launch.arguments)}Q", *(word & _MASK for word in words))
+    """The parameter of a launch that is made once."""
+    return bytes(Parameter(launch).at(buffers))

@@ -106,8 +106,24 @@ def jax_cases() -> Iterator[Case]:
     yield from drop_in(
         "recall NaN", ValueError, "recall_target = nan", functions=approximate, recall_target=float("nan")
     )
-    override = {"reduction_input_size_override": 99}
-    yield from drop_in("override", ValueError, "reduction_input_size_override = 99", functions=approximate, **override)
+    for override in (0, 9):
+        given = {"reduction_input_size_override": override}
+        yield from drop_in(
+            f"override {override}", ValueError, f"override: {override} should be", functions=approximate, **given
+        )
+        yield from drop_in(
+            f"override {override}, candidates",
+            ValueError,
+            "10",
+            functions=approximate,
+            aggregate_to_topk=False,
+            **given,
+        )
+    wrong = {"functions": approximate, "aggregate_to_topk": False, "reduction_input_size_override": 99}
+    yield from drop_in("recall of candidates", ValueError, "recall_target = 0.0", recall_target=0.0, **wrong)
     yield from drop_in(
-        "aggregate", ValueError, "aggregate_to_topk = False", functions=approximate, aggregate_to_topk=False
+        "override float",
+        TypeError,
+        "reduction_input_size_override must be",
+        **{**wrong, **{"reduction_input_size_override": 9.5}},
     )
