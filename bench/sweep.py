@@ -1,4 +1,4 @@
-"""``python -m bench.sweep``: the planner's mappings beside the best of many more, in the cost model or on a GPU.
+"""``python -m bench sweep``: the planner's mappings beside the best of many more, in the cost model or on a GPU.
 
 Without ``--measure``, the planner's pick of every case is compared with the best that an exhaustive sweep of the
 mappings finds, both in the model, for the reference GPU of an architecture. With it, the mappings that the planner
@@ -12,18 +12,14 @@ import argparse
 import itertools
 import json
 import math
-import platform
 import statistics
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from datetime import datetime, timezone
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import numpy as np
 
-import approxtopk as atk
-from approxtopk.buffer import Buffer, Device, row_major
+from approxtopk.buffer import Buffer, Device
 from approxtopk.dtypes import DTYPES
 from approxtopk.execute import execute
 from approxtopk.plan import DeviceInfo, Plan
@@ -35,7 +31,13 @@ from approxtopk.planning.tuning import Tuning
 from approxtopk.request import Request
 from approxtopk.runtime import Runtime, serving
 
-__all__ = ["Case", "NumPy", "best_of_all", "cases", "measure", "pick"]
+from .case import Case
+from .progress import progress
+from .provenance import provenance
+
+__all__ = ["NumPy", "best_of_all", "cases", "measure", "pick"]
+
+HELP = "compare the planner's mappings with the best of many more, in the model or on a GPU"
 
 _ROW_THREADS, _SPLITS, _TILES = (32, 64, 128, 256, 512), (0, 1, 2, 4, 8), (1024, 2048, 4096, 8192)
 #: What the sweep varies together, where a plan has such kernels.
@@ -72,39 +74,18 @@ GROUPS: tuple[tuple[frozenset[str], dict[str, tuple[int, ...]]], ...] = (
 FITTED = ("bandwidth", "cached_bandwidth", "port_bandwidth", "latency", "cached_latency", "launch", "clock")
 _ROWS = (1, 4, 32, 128, 1024, 16384, 65536)
 _LENGTHS = (64, 512, 1024, 4096, 2**14, 2**17, 2**20, 2**22)
-Item = TypeVar("Item")
-
-
-class Case(NamedTuple):
-    rows: int
-    n: int
-    k: int
-    dtype: str = "float32"
-    exact: bool = True
-    sorted: bool = True
-
-    def __str__(self) -> str:
-        how = ("exact" if self.exact else "approx") + ("" if self.sorted else " unsorted")
-        return f"{self.rows} x {self.n} {self.dtype}, k = {self.k}, {how}"
-
-    @property
-    def request(self) -> Request:
-        shape = (self.rows, self.n)
-        name, target = ("top_k", 1.0) if self.exact else ("approx_top_k", 0.95)
-        strides = row_major(shape)
-        return Request.build(name, shape, strides, self.dtype, self.k, sorted=self.sorted, recall_target=target)
 
 
 def cases(sparse: int = 1) -> list[Case]:
     """Rows from one to 65536, short and long, of at most 4 GiB; every `sparse`-th of them."""
     every = [
-        Case(rows, n, k, dtype, exact, is_sorted)
+        Case(rows, n, k, dtype, recall, is_sorted)
         for rows, n in itertools.product(_ROWS, _LENGTHS)
         for dtype in ("float32", "float16", "int8", "float64")
         if rows * n * DTYPES[dtype].itemsize <= 2**32
         for k in sorted({1, 8, 64, 512, 2048, n // 32, n // 4})
         if 0 < k <= n // 4
-        for exact in (True, False)
+        for recall in (1.0, 0.95)
         for is_sorted in (True, False)
     ]
     return every[::sparse]
@@ -282,45 +263,13 @@ def remodelled(draft: Draft, machine: Machine) -> Draft:
     return mapping(Draft(draft.request, draft.device, machine, draft.layout, draft.tuning), draft.tuning)
 
 
-def environment(device: DeviceInfo) -> dict[str, Any]:
-    """Note what a figure depends on besides the code."""
-    import cupy
-
-    runtime = cupy.cuda.runtime
-    return {
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["python -m bench.sweep", *sys.argv[1:]]),
-        "device": asdict(device),
-        "driver": runtime.driverGetVersion(),
-        "versions": {
-            "python": platform.python_version(),
-            "approxtopk": atk.__version__,
-            "numpy": np.__version__,
-            "cupy": cupy.__version__,
-            "cuda": runtime.runtimeGetVersion(),
-            "nvrtc": cupy.cuda.nvrtc.getVersion(),
-        },
-    }
-
-
 # ---- What is printed ------------------------------------------------------------------------------------------
-
-
-def progress(items: Iterable[Item], total: int) -> Iterator[Item]:
-    """The items, with a bar on stderr where that is a terminal."""
-    for number, item in enumerate(items):
-        if sys.stderr.isatty():
-            done = 40 * number // total
-            print(f"\r{'#' * done}{'.' * (40 - done)} {number} of {total} {item!s:.60}\033[K", end="", file=sys.stderr)
-        yield item
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
 
 
 def compare(device: DeviceInfo, chosen: list[Case], worst: int) -> list[dict[str, Any]]:
     """Print the cases where the pick is furthest from the best of all, in the model."""
     rows = []
-    for case in progress(chosen, len(chosen)):
+    for case in progress(chosen):
         ours, best = pick(case.request, device), best_of_all(case.request, device)
         rows.append((seconds(ours) / seconds(best), case, ours, best))
     rows.sort(key=lambda row: -row[0])
@@ -345,7 +294,7 @@ def measured(chosen: list[Case], repeats: int) -> dict[str, Any]:
     device = runtime.device_info(machine.device)
     results: list[dict[str, Any]] = []
     timed: list[tuple[Draft, float]] = []
-    for case in progress(chosen, len(chosen)):
+    for case in progress(chosen):
         of_case = [(draft, time) for draft, time in measure(case, runtime, machine, repeats) if time is not None]
         timed += of_case
         results += [
@@ -360,18 +309,24 @@ def measured(chosen: list[Case], repeats: int) -> dict[str, Any]:
         ]
         ours, best = min(of_case, key=lambda pair: seconds(pair[0]))[1], min(of_case, key=lambda pair: pair[1])
         print(f"{ours / best[1]:5.2f}  {ours * 1e6:10.1f} us  {case}; best: {told(best[0])}", flush=True)
-    return {**environment(device), "machine": fit(timed), "results": results}
+    return {
+        **provenance("python -m bench", "cuda"),
+        "device": asdict(device),
+        "machine": fit(timed),
+        "results": results,
+    }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.sweep", description=__doc__)
+def add_to(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="sm_90", choices=sorted(REFERENCES), help="for the model (default sm_90)")
     parser.add_argument("--measure", action="store_true", help="time the mappings on the GPU that is here")
     parser.add_argument("--json", metavar="PATH", help="write the figures here")
     parser.add_argument("--sparse", type=int, default=7, metavar="N", help="every N-th case (default 7)")
     parser.add_argument("--worst", type=int, default=10, metavar="N", help="print so many cases (default 10)")
     parser.add_argument("--repeats", type=int, default=9, metavar="N", help="timed runs of a mapping (default 9)")
-    options = parser.parse_args(arguments)
+
+
+def run(options: Any) -> None:
     chosen = cases(options.sparse)
     if options.measure:
         report = measured(chosen, options.repeats)
@@ -382,7 +337,3 @@ def main(arguments: list[str] | None = None) -> None:
         with open(options.json, "w") as out:
             json.dump(report, out, indent=1)
             out.write("\n")
-
-
-if __name__ == "__main__":
-    main()

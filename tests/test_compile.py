@@ -12,19 +12,20 @@ import time
 from collections import Counter
 from importlib.resources import files
 
+import numpy as np
 import pytest
 
 from approxtopk.dtypes import DTYPES
 from approxtopk.errors import InvalidArgument
 from approxtopk.plan import Launch
 from approxtopk.planning.devices import REFERENCES
-from approxtopk.planning.select import plan_select, ways
+from approxtopk.planning.select import plan_select
 from approxtopk.planning.variants import Variant, covering, variants
 from approxtopk.planning.walk import KEEP
 from approxtopk.request import Request
 from approxtopk.runtime.source import joined
-
-from . import nvrtc, sass
+from bench import nvrtc, sass
+from bench.static import filter_loop, insertion_share, long_filter, loops, walk_loop, widest_walk
 
 needs_nvrtc = pytest.mark.skipif(not nvrtc.available(), reason="NVRTC is not installed")
 needs_nvdisasm = pytest.mark.skipif(not sass.available(), reason="nvidia-cuda-nvdisasm is not installed")
@@ -270,39 +271,13 @@ LOOP: dict[tuple[str, str], tuple[float, float]] = {
 }
 
 
-def planned_variant(request: Request, kernel: str, **defines: int) -> Variant:
-    """A request's kernel with these macros, in whichever mapping the planner considers."""
-    launches = (launch for draft in ways(request, REFERENCES[MAIN]) for launch in draft.launches)
-    found = (Variant(launch.kernel, launch.defines) for launch in launches)
-    return next(v for v in found if v.kernel == kernel and defines.items() <= dict(v.defines).items())
-
-
-def widest_walk(dtype_name: str, mode: str, kept: int, kernel: str = "bucket_walk") -> Variant:
-    """The walk of many buckets: as many neighbours a load as the planner ever takes."""
-    request = Request.build(
-        "approx_top_k", (4096, 2**15), (2**15, 1), dtype_name, 64, mode=mode, buckets=2**10, k_per_bucket=kept
-    )
-    return planned_variant(request, kernel)
-
-
-def walk_loop(variant: Variant) -> tuple[tuple[str, ...], int]:
-    """The loop of a walk without insertions, and how many elements one turn takes."""
-    defines = dict(variant.defines)
-    bits = defines["VECTOR"] * defines["BITS"]
-    load = r"\bLDG\.E" + (rf"\.{bits}\b" if bits > 32 else r"(\.[US]\d+)?\b(?!\.64|\.128)")
-    loop = sass.cheapest_loop(sass.disassemble(nvrtc.compile_variant(variant, MAIN).cubin, variant.kernel), load)
-    loads = sass.count(loop, load)
-    assert loads == sass.count(loop, r"\bLDG\b") == defines["UNROLL"], variant
-    return loop, loads * defines["VECTOR"]
-
-
 @needs_nvrtc
 @needs_nvdisasm
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "int8", "float8_e4m3fn"])
 def test_the_walk_loads_16_bytes_at_once(dtype: str) -> None:
     variant = widest_walk(dtype, "largest", 1)
     assert dict(variant.defines)["VECTOR"] * DTYPES[dtype].itemsize == 16
-    loop, _ = walk_loop(variant)
+    loop = walk_loop(variant).instructions
     assert sass.count(loop, r"\bLDG\.E\.128\b") == dict(variant.defines)["UNROLL"]
     assert sass.count(loop, r"\b(LDL|STL|STS|LDS|ST\.|STG)") == 0, "the loop only loads"
 
@@ -312,7 +287,7 @@ def test_the_walk_loads_16_bytes_at_once(dtype: str) -> None:
 @pytest.mark.parametrize("kernel", ["bucket_walk", "bucket_row"])
 @pytest.mark.parametrize(("dtype", "mode"), LOOP)
 def test_instructions_an_element(dtype: str, mode: str, kernel: str) -> None:
-    loop, elements = walk_loop(widest_walk(dtype, mode, 1, kernel))
+    loop, elements, *_ = walk_loop(widest_walk(dtype, mode, 1, kernel))
     most, most_half_rate = LOOP[dtype, mode]
     counts = Counter(re.sub(r"^@!?\w+ +", "", text).split(" ")[0] for text in loop)
     assert len(loop) / elements <= most, counts
@@ -341,27 +316,11 @@ FILTER_LOOP: dict[str, tuple[float, float]] = {
 @pytest.mark.parametrize("mode", ["largest", "smallest"])
 @pytest.mark.parametrize("dtype", FILTER_LOOP)
 def test_instructions_an_element_of_the_filter(dtype: str, mode: str) -> None:
-    loop, elements = filter_loop(filter_of(dtype, mode))
+    loop, elements, *_ = filter_loop(long_filter(dtype, mode))
     most, most_half_rate = FILTER_LOOP[dtype]
     assert len(loop) / elements <= most, loop
     assert sass.half_rate(loop) / elements <= most_half_rate, loop
     assert sass.count(loop, r"\b(LDL|STL|STS|LDS|ST\.|STG|ATOM)") == 0, "the loop only loads"
-
-
-def filter_of(dtype: str, mode: str) -> Variant:
-    """The filter of long contiguous rows."""
-    request = Request.build("top_k", (4096, 2**17), (2**17, 1), dtype, 64, mode=mode)
-    return planned_variant(request, "filter_row", SOURCE=0)
-
-
-def filter_loop(variant: Variant) -> tuple[tuple[str, ...], int]:
-    """The loop of a filter that meets no survivor, and how many elements one turn takes."""
-    load = r"\bLDG\.E\.128\b"
-    loop = sass.cheapest_loop(sass.disassemble(nvrtc.compile_variant(variant, MAIN).cubin, "filter_row"), load)
-    defines = dict(variant.defines)
-    assert defines["VECTOR"] * defines["BITS"] == 128
-    assert sass.count(loop, load) == sass.count(loop, r"\bLDG\b") == defines["UNROLL"], variant
-    return loop, defines["UNROLL"] * defines["VECTOR"]
 
 
 # What the emulator cannot see: it runs portable twins of these instructions.
@@ -371,7 +330,7 @@ def filter_loop(variant: Variant) -> tuple[tuple[str, ...], int]:
 @needs_nvdisasm
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_the_filter_lets_nan_pass_as_the_best_only(dtype: str) -> None:
-    loops = [filter_loop(filter_of(dtype, mode))[0] for mode in ("largest", "smallest")]
+    loops = [filter_loop(long_filter(dtype, mode)).instructions for mode in ("largest", "smallest")]
     best, compare = r"\bV?[FH]MNMX2?\b\S*", r"\b[FH]SETP2?\b\S*"
     for loop, number in zip(loops, (True, False), strict=True):
         assert sass.count(loop, best) > 0
@@ -385,7 +344,7 @@ def test_the_filter_lets_nan_pass_as_the_best_only(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
 def test_narrow_floats_spread_their_sign_bits(dtype: str) -> None:
     for mode in ("largest", "smallest"):
-        loop, elements = walk_loop(widest_walk(dtype, mode, 1))
+        loop, elements, *_ = walk_loop(widest_walk(dtype, mode, 1))
         # One for two elements. __byte_perm would compile to 0x3311, which copies the bytes and not their signs.
         assert sass.count(loop, r"\bPRMT\b.*\b0xbb99\b") == elements // 2
 
@@ -404,6 +363,25 @@ def test_no_instruction_takes_subnormals_for_zero(kernel: str) -> None:
             # Conversions in integer divisions may.
             flushing = r"\b(FADD|V?[FH]MNMX2?|[FH]SETP2?)\S*\.FTZ"
             assert not sum(sass.count(block.instructions, flushing) for block in blocks), variant
+
+
+def test_the_share_of_steps_in_which_a_warp_inserts() -> None:
+    rng = np.random.default_rng(0)
+    lanes, size, kept = 32, 128, 4
+    x = rng.random((300, lanes, size))
+    ranks = np.stack([(x[..., :at] > x[..., at : at + 1]).sum(-1) for at in range(size)], -1)  # among those before
+    assert (ranks < kept).any(axis=1).mean() == pytest.approx(insertion_share(lanes, size, kept), abs=0.01)
+
+
+@needs_nvrtc
+@needs_nvdisasm
+def test_the_static_table() -> None:
+    rows = list(loops(("sm_90",), ("float32",)))
+    assert [row["k_per_bucket"] for row in rows] == [None, None, *KEEP]
+    for row in rows:
+        assert row["spilled"] == 0 and 0 < row["occupancy"] <= 1 and row["half_rate"] <= row["instructions"]
+    exact, walk = rows[0], rows[2]
+    assert exact["load"] < walk["load"] < 0.5  # both wait for memory, not for instructions
 
 
 # ---- Compile time --------------------------------------------------------------------------------------------

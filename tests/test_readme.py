@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import re
 import subprocess
 import sys
@@ -12,24 +11,16 @@ import pytest
 
 import approxtopk as atk
 
-from .backends import gpu_present
+from .examples import BLOCK, run_page
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"^(\w+):\n\n```pycon\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+EXAMPLES = re.findall(r"^(\w+):\n\n" + BLOCK, README, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("framework, example", EXAMPLES, ids=[name for name, _ in EXAMPLES])
 def test_example(framework: str, example: str) -> None:
-    module = {"NumPy": "numpy", "PyTorch": "torch", "JAX": "jax", "CuPy": "cupy"}[framework]
-    pytest.importorskip(module)
-    if framework == "CuPy" and not gpu_present():
-        pytest.skip("needs a GPU")
-    test = doctest.DocTestParser().get_doctest(example, {}, framework, "README.md", 0)
-    runner = doctest.DocTestRunner(verbose=False)
-    said: list[str] = []
-    runner.run(test, out=said.append)
-    assert runner.tries and not runner.failures, "".join(said)
+    run_page(framework, example)
 
 
 def test_every_framework_has_an_example() -> None:

@@ -14,8 +14,8 @@ from approxtopk.planning.devices import REFERENCES
 from approxtopk.planning.select import plan_select
 from approxtopk.planning.variants import Variant
 from approxtopk.request import Request
+from bench import nvrtc, sass
 
-from . import nvrtc, sass
 from .backends import backend_named, tuned
 from .inputs import KINDS, make
 from .test_select import VIEWS, check

@@ -1,6 +1,6 @@
 """What the cost model knows of GPUs: from data sheets, estimated, or measured.
 
-Measured constants, as ``python -m bench.sweep --measure --json approxtopk/measured/NAME.json`` writes them, are found
+Measured constants, as ``python -m bench sweep --measure --json approxtopk/measured/NAME.json`` writes them, are found
 by the device's own name and come before all others. There are none yet.
 """
 

@@ -10,7 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 from approxtopk.planning.variants import Variant
-from approxtopk.runtime.source import joined, options
+from approxtopk.runtime.source import OPTIONS, source
 
 __all__ = ["Compiled", "Usage", "available", "compile_text", "compile_variant", "version"]
 
@@ -50,13 +50,13 @@ def compile_variant(variant: Variant, architecture: str) -> Compiled:
     """
     # What CuPy 14 adds (cupy/cuda/compiler.py), in its order; only the ptxas flag is ours.
     flags = (
-        *options(variant),  # type: ignore[arg-type]
+        *OPTIONS,
         "-ftz=true",
         f"-arch={architecture}",
         "--device-as-default-execution-space",
         "--ptxas-options=-v",
     )
-    return compile_text(joined(variant.kernel), flags)
+    return compile_text(source(variant), flags)  # type: ignore[arg-type]
 
 
 def compile_text(text: str, flags: Sequence[str]) -> Compiled:

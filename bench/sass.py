@@ -6,12 +6,13 @@ import heapq
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["available", "cheapest_loop", "count", "disassemble", "half_rate"]
+__all__ = ["available", "cheapest_loop", "count", "detours", "disassemble", "half_rate"]
 
 _LINE = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(.*?)\s*;")
 _LABEL = re.compile(r"^(\.L_\w+):")
@@ -65,12 +66,40 @@ def cheapest_loop(blocks: list[Block], load: str) -> tuple[str, ...]:
 
     Of a loop that may take detours (an insertion, the ragged ends) this is the way without any.
     """
+    return _cheapest(blocks, load)[0]
+
+
+def detours(blocks: list[Block], load: str) -> int:
+    """How many instructions lie on other ways round from that block: at most what a detour can cost."""
+    loop, start = _cheapest(blocks, load)
+    before: dict[int, list[int]] = {}
+    for number, block in enumerate(blocks):
+        for after in block.following:
+            before.setdefault(after, []).append(number)
+    forth = _reachable(start, lambda at: blocks[at].following)
+    back = _reachable(start, lambda at: before.get(at, ()))
+    return sum(len(blocks[at].instructions) for at in forth & back) - len(loop)
+
+
+def _cheapest(blocks: list[Block], load: str) -> tuple[tuple[str, ...], int]:
+    """The shortest way round, and the block it starts from."""
     loads = [count(block.instructions, load) for block in blocks]
     assert max(loads), f"nothing loads by {load}"
-    ways = [_way_round(blocks, at) for at, number in enumerate(loads) if number == max(loads)]
-    found = [way for way in ways if way]
+    ways = [(_way_round(blocks, at), at) for at, number in enumerate(loads) if number == max(loads)]
+    found = [way for way in ways if way[0]]
     assert found, f"what loads by {load} is in no loop"
-    return min(found, key=len)
+    return min(found, key=lambda way: len(way[0]))
+
+
+def _reachable(start: int, following: Callable[[int], Iterable[int]]) -> set[int]:
+    seen: set[int] = set()
+    ways = [start]
+    while ways:
+        at = ways.pop()
+        if at not in seen:
+            seen.add(at)
+            ways.extend(following(at))
+    return seen
 
 
 def _way_round(blocks: list[Block], start: int) -> tuple[str, ...]:

@@ -1,0 +1,143 @@
+"""Suites, measured: every contender of a case in turn, on inputs that no cache holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .case import Case
+from .clock import Clock, CpuClock, CudaClock, Timing, interleaved
+from .inputs import lengths, make
+from .peers import BOUNDS, CPU, GPU, OURS, Contender
+
+__all__ = ["Cpu", "Gpu", "Place", "measure", "run_suite"]
+
+#: Inputs rotate over so many bytes: more than any L2 or last-level cache that is measured here.
+_COLD = 2**28
+_MOST_INPUTS = 32
+
+
+class Cpu:
+    """Cases on the CPU: NumPy arrays."""
+
+    name = "cpu"
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock or CpuClock()
+
+    def contenders(self) -> Sequence[Contender]:
+        return [*OURS, *CPU, BOUNDS[1]]
+
+    def place(self, array: np.ndarray[Any, Any]) -> Any:
+        return array
+
+    def copies(self, case: Case) -> int:
+        return min(_MOST_INPUTS, -(-_COLD // case.nbytes)) if case.nbytes > 2**20 else 1
+
+    def clock_of(self, contender: Contender) -> Clock:
+        return self.clock
+
+
+class Gpu(Cpu):
+    """Cases on the current GPU: PyTorch tensors, on a stream that can be captured."""
+
+    name = "cuda"
+
+    def __init__(self) -> None:
+        super().__init__(CudaClock())
+        self._wall = CpuClock()
+
+    def contenders(self) -> Sequence[Contender]:
+        return [*OURS, *GPU, *BOUNDS]
+
+    def place(self, array: np.ndarray[Any, Any]) -> Any:
+        import torch
+
+        bits = torch.from_numpy(array.view(f"int{8 * array.itemsize}"))
+        return bits.to("cuda").view(getattr(torch, array.dtype.name))
+
+    def copies(self, case: Case) -> int:
+        return max(1, min(_MOST_INPUTS, -(-_COLD // case.nbytes)))
+
+    def clock_of(self, contender: Contender) -> Clock:
+        return self._wall if contender.wait is not None else self.clock
+
+
+Place = Cpu
+
+
+def measure(case: Case, place: Place, budget: float, contenders: Iterable[Contender] | None = None) -> dict[str, Any]:
+    """Time all contenders of a case, interleaved, in `budget` seconds or a little more.
+
+    Returns
+    -------
+    dict
+        The case, its plan, microseconds by contender and way (eager, graph, and warm: the graph, or the eager call, on
+        one input again and again), and why others are absent.
+    """
+    rounds: dict[str, tuple[Clock, Callable[[], Any], int]] = {}
+    absent: dict[str, str] = {}
+    device = "cuda" if place.name == "cuda" else "cpu"
+    given = place.place(make(case))
+    copies = [given, *(_copy(given) for _ in range(place.copies(case) - 1))]
+    limits = place.place(lengths(case)) if case.ragged else None
+    for contender in contenders if contenders is not None else place.contenders():
+        why = contender.missing(case)
+        if why:
+            absent[contender.name] = why
+            continue
+        clock = place.clock_of(contender)
+        calls = [contender.prepare(case, x, limits) for x in copies]
+        for way in clock.ways(contender.capturable):
+            try:
+                rounds[f"{contender.name}/{way}"] = clock, clock.prepare(calls, way, contender.wait), len(calls)
+                if way == clock.ways(contender.capturable)[-1] and len(calls) > 1:
+                    again = calls[:1] * len(calls)
+                    rounds[f"{contender.name}/warm"] = clock, clock.prepare(again, way, contender.wait), len(calls)
+            except Exception as error:  # a peer that fails is a fact to report, not an end
+                if contender in OURS:
+                    raise
+                absent[f"{contender.name}/{way}"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    times: dict[str, dict[str, Timing]] = {}
+    for name, timing in interleaved(rounds, budget).items():
+        contender_name, _, way = name.rpartition("/")
+        times.setdefault(contender_name, {})[way] = timing
+    plan = case.plan(device)
+    return {
+        "case": case._asdict(),
+        "plan": {
+            "route": plan.route,
+            "buckets": plan.buckets,
+            "k_per_bucket": plan.k_per_bucket,
+            "expected_recall": plan.expected_recall,
+            "kernels": list(plan.kernels),
+            "launches": plan.launches,
+            "workspace_bytes": plan.workspace_bytes,
+        },
+        "bytes": {"read": case.nbytes, "written": case.nbytes_written},
+        "inputs": len(copies),
+        "us": times,
+        "absent": absent,
+    }
+
+
+def run_suite(
+    cases: Sequence[Case], place: Place, seconds: float, told: Callable[[Case, dict[str, Any]], None]
+) -> list[dict[str, Any]]:
+    """Measure `cases` within `seconds` in all, what is left shared evenly; say each when it is there."""
+    end = time.perf_counter() + seconds
+    results = []
+    for number, case in enumerate(cases):
+        left = end - time.perf_counter()
+        # Making inputs and compiling take their time too: a quarter is kept for them.
+        result = measure(case, place, max(0.05, 0.75 * left / (len(cases) - number)))
+        results.append(result)
+        told(case, result)
+    return results
+
+
+def _copy(x: Any) -> Any:
+    return x.clone() if hasattr(x, "clone") else x.copy()

@@ -1,0 +1,153 @@
+"""The bench commands: every suite runs, on the CPU and in the emulator, and what is rendered comes from files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import approxtopk as atk
+from approxtopk.dtypes import DTYPES
+from bench import recall, report, run
+from bench.__main__ import main
+from bench.case import Case
+from bench.clock import Once, interleaved
+from bench.inputs import KINDS, lengths, make
+from bench.peers import CPU, GPU, OURS
+from bench.suites import SUITES
+
+from .emulated import emulated
+from .reference import assert_same_set, reference_top_k
+
+ENTRIES = 600
+
+
+class Emulated(run.Cpu):
+    """Cases on the emulated GPU, which has no clock."""
+
+    def __init__(self) -> None:
+        super().__init__(Once())
+
+    def copies(self, case: Case) -> int:
+        return 2
+
+
+def distinct(suite: str) -> list[Case]:
+    """The cases of a suite, made small; each once."""
+    return list(dict.fromkeys(case.smaller(ENTRIES) for case in SUITES[suite]()))
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_suite_runs_in_the_emulator(suite: str) -> None:
+    cases = distinct(suite)
+    with emulated():
+        for case in cases[:: max(1, len(cases) // 8)]:
+            if case.inputs == "digits":
+                continue
+            result = run.measure(case, Emulated(), 0.0, OURS)
+            assert set(result["us"]) == {"approxtopk", "approxtopk, prepared"}
+            assert result["inputs"] == 2
+            check(case)
+
+
+def check(case: Case) -> None:
+    """Both ways to call us answer a case as the oracle does."""
+    x, limits, dtype = make(case), lengths(case) if case.ragged else None, DTYPES[case.dtype]
+    plan = case.plan("cpu")
+    indices, values = reference_top_k(
+        x.view(f"uint{dtype.bits}"), dtype, case.k, buckets=plan.buckets, k_per_bucket=plan.k_per_bucket, lengths=limits
+    )
+    for contender in OURS:
+        found = contender.prepare(case, x, limits)()
+        assert found.indices.dtype == case.index and found.values.dtype == x.dtype
+        got = found.indices, found.values.view(values.dtype)
+        assert_same_set(got, (indices, values))
+        if case.sorted:
+            np.testing.assert_array_equal(got[0], indices)
+
+
+def test_all_contenders_of_a_cpu_are_timed() -> None:
+    case = Case(3, 500, 7)
+    result = run.measure(case, run.Cpu(), 0.05)
+    names = {contender.name for contender in (*OURS, *CPU) if not contender.missing(case)}
+    assert names <= set(result["us"])
+    assert all(t["low"] <= t["median"] <= t["high"] for ways in result["us"].values() for t in ways.values())
+    assert result["absent"]["jax.lax.approx_max_k [sorted]"] == "exact"
+    json.dumps(result)
+
+
+def test_all_contenders_of_a_cpu_agree() -> None:
+    case = Case(3, 500, 7)
+    x = make(case)
+    want = atk.top_k(x, 7).values
+    for contender in (*OURS, *CPU):
+        if not contender.missing(case):
+            np.testing.assert_array_equal(np.asarray(contender.prepare(case, x, None)()[0]), want, contender.name)
+
+
+def test_absent_peers_say_so() -> None:
+    said = {contender.name: contender.missing(Case(2, 100, 5)) for contender in GPU}
+    assert said["RAFT [unsorted]"] == "pylibraft not installed"
+    assert said["FlashInfer"] == "flashinfer not installed"
+
+
+def test_rounds_are_interleaved() -> None:
+    order: list[str] = []
+    rounds: dict[str, Any] = {name: (Once(), lambda name=name: order.append(name), 1) for name in "ab"}
+    times = interleaved({name: (Recording(call), call, 1) for name, (_, call, _) in rounds.items()}, 0.0, least=3)
+    assert order == ["a", "b"] * 3
+    assert times["a"]["repeats"] == 3
+
+
+class Recording(Once):
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def seconds(self, round: Any, calls: int) -> float:
+        self._call()
+        return 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs(kind: str) -> None:
+    x = make(Case(3, 1000, 5, inputs=kind))
+    assert x.shape == (3, 1000) and x.dtype == np.float32 and x.flags.c_contiguous
+    np.testing.assert_array_equal(x, make(Case(3, 1000, 5, inputs=kind)))
+    if kind in ("sorted", "reversed"):
+        assert (np.diff(x if kind == "sorted" else x[:, ::-1]) >= 0).all()
+
+
+def test_measured_recall_is_the_predicted_one() -> None:
+    rows = list(recall.shuffled(2**11, every=7))
+    assert len(rows) > 8
+    for row in rows:
+        # Where nothing was lost the spread is 0, though one entry might have been.
+        assert abs(row["measured"] - row["predicted"]) <= 5 * (row["error"] + 1 / (row["rows"] * row["k"])), row
+
+
+def test_a_small_run_is_written_and_rendered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "small.json"
+    main(["run", "cpu", "--device", "cpu", "--only", "1 x 1024", "--seconds", "0.2", "--json", str(path)])
+    assert "NumPy" in capsys.readouterr().out
+    found = json.loads(path.read_text())
+    assert found["command"].startswith("python -m bench") and found["versions"]["numpy"] == np.__version__
+    main(["report", str(path), "--out", str(tmp_path)])
+    text = (tmp_path / "small.md").read_text()
+    assert "| 1 x 1024 float32, k = 8, exact | exact |" in text
+    assert "![small-time](small-time.png)" in text
+    assert (tmp_path / "small-time.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_is_rendered_without_its_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        main(["report", str(tmp_path / "absent.json"), "--out", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_committed_results_are_rendered_as_committed(tmp_path: Path) -> None:
+    for path in sorted(report.RESULTS.glob("*.json")):
+        assert report.tables(report.load(path)) in path.with_suffix(".md").read_text(encoding="utf-8")
