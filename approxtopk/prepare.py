@@ -163,8 +163,8 @@ class Prepared:
         return _result(outputs)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is copied and pickled: not the memory, which is this object's own."""
-        return {**self.__dict__, "_memory": {}}
+        """What is copied and pickled: not the memory, which is this object's own, nor plans for this machine's GPUs."""
+        return {**self.__dict__, "_memory": {}, "_plans": {}}
 
     def __repr__(self) -> str:
         """The plan's first line."""

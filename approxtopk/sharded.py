@@ -135,7 +135,7 @@ class Split:
     def candidates_of(self, arrays: Arrays, x: Any, start: Any) -> tuple[Any, Any]:
         """Select from a part that is not `whole`: what `Part` says of values and indices, these counted in the part.
 
-        `x` is of shape (..., extent); `start` may be known to the device alone.
+        `x` is of shape (..., extent); `start` may be known to the device alone, and less than it is by multiples of b.
         """
         if self.buckets == 1:
             indices = arrays.select(x, self.kept, mode=self.mode)

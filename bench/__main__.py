@@ -10,7 +10,7 @@ from typing import Any
 
 from . import report, sweep
 from .case import Case
-from .progress import progress
+from .progress import progress, say
 from .provenance import gpu_here, provenance
 from .suites import SUITES
 
@@ -70,13 +70,11 @@ def _run(options: Any) -> None:
 
 
 def _tell(case: Case, result: dict[str, Any]) -> None:
-    print(f"{case}  [{result['plan']['route']}]")
+    lines = [f"{case}  [{result['plan']['route']}]"]
     for name, ways in result["us"].items():
         cells = "  ".join(f"{way} {t['median']:.1f} ({t['low']:.1f} - {t['high']:.1f})" for way, t in ways.items())
-        print(f"    {name:30} {cells}")
-    for name, why in result["absent"].items():
-        print(f"    {name:30} absent: {why}")
-    print(end="", flush=True)
+        lines.append(f"    {name:30} {cells}")
+    say(*lines, *(f"    {name:30} absent: {why}" for name, why in result["absent"].items()))
 
 
 def _recall(options: Any) -> None:
@@ -132,7 +130,7 @@ def _report(options: Any) -> None:
         text += [f"![{plot.stem}]({plot.name})\n" for plot in report.plots(result, options.out, path.stem)]
         target = options.out / f"{path.stem}.md"
         target.write_text("\n".join(text), encoding="utf-8")
-        print(target)
+        say(str(target))
 
 
 def _write(path: Path | None, found: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-__all__ = ["progress"]
+__all__ = ["progress", "say"]
 
 Item = TypeVar("Item")
 
@@ -17,7 +17,17 @@ def progress(items: Sequence[Item]) -> Iterator[Item]:
         if sys.stderr.isatty():
             done = 40 * number // len(items)
             bar = f"{'#' * done}{'.' * (40 - done)} {number} of {len(items)}"
-            print(f"\r{bar} {item!s:.60}\033[K", end="", file=sys.stderr)
+            print(f"\r{bar} {item!s:.60}\033[K", end="", file=sys.stderr, flush=True)
         yield item
+    _clear()
+
+
+def say(*lines: str) -> None:
+    """Print lines in place of a bar, which the next item draws anew."""
+    _clear()
+    print("\n".join(lines), flush=True)
+
+
+def _clear() -> None:
     if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
+        print("\r\033[K", end="", file=sys.stderr, flush=True)

@@ -12,6 +12,7 @@ from .case import Case
 from .clock import Clock, CpuClock, CudaClock, Timing, interleaved
 from .inputs import lengths, make
 from .peers import BOUNDS, CPU, GPU, OURS, Contender
+from .progress import progress
 
 __all__ = ["Cpu", "Gpu", "Place", "measure", "run_suite"]
 
@@ -90,7 +91,13 @@ def measure(case: Case, place: Place, budget: float, contenders: Iterable[Conten
             absent[contender.name] = why
             continue
         clock = place.clock_of(contender)
-        calls = [contender.prepare(case, x, limits) for x in copies]
+        try:
+            calls = [contender.prepare(case, x, limits) for x in copies]
+        except Exception as error:
+            if contender in OURS:
+                raise
+            absent[contender.name] = _said(error)
+            continue
         for way in clock.ways(contender.capturable):
             try:
                 rounds[f"{contender.name}/{way}"] = clock, clock.prepare(calls, way, contender.wait), len(calls)
@@ -100,7 +107,7 @@ def measure(case: Case, place: Place, budget: float, contenders: Iterable[Conten
             except Exception as error:  # a peer that fails is a fact to report, not an end
                 if contender in OURS:
                     raise
-                absent[f"{contender.name}/{way}"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                absent[f"{contender.name}/{way}"] = _said(error)
     times: dict[str, dict[str, Timing]] = {}
     for name, timing in interleaved(rounds, budget).items():
         contender_name, _, way = name.rpartition("/")
@@ -130,13 +137,17 @@ def run_suite(
     """Measure `cases` within `seconds` in all, what is left shared evenly; say each when it is there."""
     end = time.perf_counter() + seconds
     results = []
-    for number, case in enumerate(cases):
+    for number, case in enumerate(progress(cases)):
         left = end - time.perf_counter()
         # Making inputs and compiling take their time too: a quarter is kept for them.
         result = measure(case, place, max(0.05, 0.75 * left / (len(cases) - number)))
         results.append(result)
         told(case, result)
     return results
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def _copy(x: Any) -> Any:

@@ -32,7 +32,7 @@ from approxtopk.request import Request
 from approxtopk.runtime import Runtime, serving
 
 from .case import Case
-from .progress import progress
+from .progress import progress, say
 from .provenance import provenance
 
 __all__ = ["NumPy", "best_of_all", "cases", "measure", "pick"]
@@ -308,7 +308,7 @@ def measured(chosen: list[Case], repeats: int) -> dict[str, Any]:
             for draft, time in of_case
         ]
         ours, best = min(of_case, key=lambda pair: seconds(pair[0]))[1], min(of_case, key=lambda pair: pair[1])
-        print(f"{ours / best[1]:5.2f}  {ours * 1e6:10.1f} us  {case}; best: {told(best[0])}", flush=True)
+        say(f"{ours / best[1]:5.2f}  {ours * 1e6:10.1f} us  {case}; best: {told(best[0])}")
     return {
         **provenance("python -m bench", "cuda"),
         "device": asdict(device),

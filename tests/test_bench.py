@@ -43,10 +43,18 @@ def distinct(suite: str) -> list[Case]:
 @pytest.mark.parametrize("suite", SUITES)
 def test_every_suite_runs_in_the_emulator(suite: str) -> None:
     cases = distinct(suite)
+    run_emulated(cases[:: max(1, len(cases) // 8)])
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_case_runs_in_the_emulator(suite: str) -> None:
+    run_emulated(distinct(suite))
+
+
+def run_emulated(cases: list[Case]) -> None:
     with emulated():
-        for case in cases[:: max(1, len(cases) // 8)]:
-            if case.inputs == "digits":
-                continue
+        for case in cases:
             result = run.measure(case, Emulated(), 0.0, OURS)
             assert set(result["us"]) == {"approxtopk", "approxtopk, prepared"}
             assert result["inputs"] == 2
@@ -92,6 +100,19 @@ def test_absent_peers_say_so() -> None:
     said = {contender.name: contender.missing(Case(2, 100, 5)) for contender in GPU}
     assert said["RAFT [unsorted]"] == "pylibraft not installed"
     assert said["FlashInfer"] == "flashinfer not installed"
+
+
+def test_a_peer_that_fails_is_reported_and_the_others_are_timed() -> None:
+    def broken(case: Case, x: Any, limits: Any) -> Any:
+        raise ImportError("planted\nand more")
+
+    def fails(case: Case, x: Any, limits: Any) -> Any:
+        return lambda: broken(case, x, limits)
+
+    peers = [CPU[0]._replace(name="early", prepare=broken), CPU[0]._replace(name="late", prepare=fails)]
+    result = run.measure(Case(3, 500, 7), run.Cpu(Once()), 0.0, [*peers, CPU[0]])
+    assert list(result["us"]) == ["NumPy"]
+    assert result["absent"] == {"early": "ImportError: planted", "late/eager": "ImportError: planted"}
 
 
 def test_rounds_are_interleaved() -> None:
@@ -148,6 +169,19 @@ def test_nothing_is_rendered_without_its_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_committed_results_are_rendered_as_committed(tmp_path: Path) -> None:
-    for path in sorted(report.RESULTS.glob("*.json")):
-        assert report.tables(report.load(path)) in path.with_suffix(".md").read_text(encoding="utf-8")
+RESULTS = [report.load(path) for path in sorted(report.RESULTS.glob("*.json"))]
+
+
+def test_committed_results_are_rendered_as_committed() -> None:
+    paths = sorted(report.RESULTS.glob("*.json"))
+    for path, result in zip(paths, RESULTS, strict=True):
+        assert report.tables(result) in path.with_suffix(".md").read_text(encoding="utf-8")
+        pictures = report.RESULTS.glob(f"{path.stem}-*.png")
+        assert f"({path.stem}-" not in path.with_suffix(".md").read_text() or list(pictures)
+
+
+def test_committed_recall_is_within_half_a_point_of_the_predicted_one() -> None:
+    rows = [row for result in RESULTS for row in result.get("shuffled", [])]
+    assert len(rows) > 50
+    for row in rows:
+        assert abs(row["measured"] - row["predicted"]) <= 0.005, row

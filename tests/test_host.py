@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import mmap
 import platform
+import signal
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -589,6 +591,28 @@ def test_a_task_that_fails() -> None:
         with pytest.raises(KeyError):
             threads.run(task, range(40), 40)
     assert threads.run(lambda item: -item, range(40), 40) == [-item for item in range(40)]
+
+
+def test_an_interrupt_waits_for_the_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They write to memory that the interrupted call frees. Ctrl-C comes while the caller waits, and again."""
+    monkeypatch.setattr(threads, "width", lambda: 2)
+    caller, started = threading.current_thread(), threading.Event()
+    ended: list[int] = []
+
+    def task(item: int) -> None:
+        if threading.current_thread() is caller:
+            started.wait()
+            return
+        started.set()
+        for _ in range(2):
+            time.sleep(0.05)
+            signal.pthread_kill(caller.ident or 0, signal.SIGINT)
+        time.sleep(0.05)
+        ended.append(item)
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.run(task, range(2), 2)
+    assert len(ended) == 1
 
 
 def test_many_callers_at_once() -> None:

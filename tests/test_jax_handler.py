@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,7 +98,7 @@ def _offsets(layout: str) -> list[int]:
     return offsets
 
 
-def test_stream_and_device_of_a_gpu() -> None:
+def test_stream_and_device_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a GPU's handler asks XLA for, from a frame written by hand; and an error that XLA takes over."""
     from approxtopk.adapters.jax import handler
 
@@ -136,13 +138,40 @@ def test_stream_and_device_of_a_gpu() -> None:
     frame[17], frame[20] = 1, ctypes.addressof(attributes)
 
     calls: list[object] = []
-    assert handler._handler(lambda *call: calls.append(call), "cuda")(ctypes.addressof(frame)) == 0
-    assert calls == [(b"what to run", "cuda", 3, 0x1234_5678_9ABC, [0x1000], [0x1001, 0x1002])]
+
+    def ask(run: Any) -> int | None:
+        answer = handler.callback(handler.Handler(run, "cuda"))(ctypes.addressof(frame))
+        return None if answer is None else int(answer)
+
+    def right(*call: object) -> None:
+        calls.append(call)
+
+    assert ask(right) is None
+    once = [(b"what to run", "cuda", 3, 0x1234_5678_9ABC, [0x1000], [0x1001, 0x1002])]
+    assert calls == once
 
     def broken(*call: object) -> None:
         raise KeyError("planted")
 
-    assert handler._handler(broken, "cuda")(ctypes.addressof(frame)) == 0x99
+    assert ask(broken) == 0x99
     assert b"KeyError: 'planted'" in messages[0] and b"Traceback" in messages[0]
+
+    class Interrupted(handler.Handler):
+        """Ctrl-C on the main thread, on entry: before there is anything to catch it."""
+
+        def __getitem__(self, at: int) -> None:
+            raise KeyboardInterrupt
+
+    interrupted = Interrupted(right, "cuda")
+    interrupted.api = ctypes.addressof(api)  # XLA has called before, to register
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)  # Python 3.13 tells of it
+    assert handler.callback(interrupted)(ctypes.addressof(frame)) == 0x99
+    assert messages[1] == b"KeyboardInterrupt"
+
+    extension = (words * 3)(24, 7, 0)  # of a kind that is not known
+    frame[1] = ctypes.addressof(extension)
+    assert ask(right) is None
+    assert calls == once * 2, "it runs all the same"
+    frame[1] = 0
     frame[4] = 2  # not the execution
-    assert handler._handler(broken, "cuda")(ctypes.addressof(frame)) == 0
+    assert ask(broken) is None

@@ -75,6 +75,23 @@ def test_each_device_selects_from_its_rows(change: str, rows: str, machine: Coun
             assert all(a.sharding.is_equivalent_to(jax.sharding.NamedSharding(mesh, spec), 3) for a in got)
 
 
+def test_a_planned_answer_is_the_same_alone_batched_mapped_and_sharded(machine: Counted) -> None:
+    n, k = 40_000, 20
+    assert atk.plan(n, k, recall_target=0.9).route == "bucketed"
+    x = np.random.default_rng(0).standard_normal((8, n), np.float32)
+
+    def select(x: Any) -> Any:
+        return tuple(atk.approx_top_k(x, k, recall_target=0.9))
+
+    want = jax.block_until_ready(select(jnp.asarray(x)))
+    alone = [select(jnp.asarray(row)) for row in x]
+    same(tuple(map(jnp.stack, zip(*alone, strict=True))), want)
+    same(jax.vmap(select)(jnp.asarray(x)), want)
+    got, shapes = machine.during(jax.jit(select), place(x, LINE, P("r")))
+    same(got, want)
+    assert shapes == [(1, n)] * 8
+
+
 @pytest.mark.parametrize("rows", ["line", "grid"])
 def test_derivatives(rows: str, machine: Counted) -> None:
     mesh, spec, part = ROWS[rows]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -268,6 +270,21 @@ def test_other_mappings_work_prepared() -> None:
             want = ordinary(x, k, **{n: v for n, v in options.items() if n != "exact"})
             for _ in range(2):
                 equal(prepared(x), want)
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda prepared: pickle.loads(pickle.dumps(prepared))])
+def test_copies_plan_for_the_machine_they_are_on(again: Callable[[Any], Any], mapped: None) -> None:
+    """They also have memory of their own."""
+    x = make("random", "float32", (2, N)).view(np.float32)
+    want = atk.top_k(x, 40)
+    with emulated():
+        prepared = atk.prepare(x.shape, 40, exact=True)
+        prepared(x)
+        other = again(prepared)
+        assert prepared._memory and not other._memory
+    with emulated(multiprocessors=8) as runtime:
+        equal(other(x), want)
+        assert {plan.device for plans in other._plans.values() for plan in plans} == {runtime.info}
 
 
 def test_memory_is_kept_by_framework_and_device(mapped: None) -> None:

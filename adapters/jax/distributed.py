@@ -192,8 +192,9 @@ def _sharded(split: Split, axis_name: Any, index: str, rows: jax.Array) -> tuple
         # All know the indices.
         indices = jnp.broadcast_to(jnp.arange(extent, dtype=index), values.shape)
     else:
-        rank = arrays.sortable(_lax.axis_index(axis_name))
-        values, indices = (_all_gather(a, axis_name) for a in split.candidates_of(arrays, bits, rank * extent))
+        # Where the shard begins, but for multiples of b, which might not fit 32 bits.
+        start = arrays.sortable(_lax.axis_index(axis_name)) * (extent % split.buckets)
+        values, indices = (_all_gather(a, axis_name) for a in split.candidates_of(arrays, bits, start))
         indices = indices.astype(index)
     starts = range(0, _count(axis_name) * extent, extent)
     parts = [Part(values[r], indices[r] + start, start, start + extent) for r, start in enumerate(starts)]

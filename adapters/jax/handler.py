@@ -10,7 +10,9 @@ from __future__ import annotations
 import ctypes
 import traceback
 from collections.abc import Callable
+from functools import partial
 from struct import Struct
+from threading import get_ident
 from typing import Any
 
 import jax
@@ -46,6 +48,7 @@ _capsule: Any = jax.ffi.pycapsule
 _read = ctypes.string_at
 _pointer = ctypes.c_void_p.from_address
 _Function = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)
+_HasKey = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.py_object)
 _kept: list[Any] = []  # what XLA calls must live as long as XLA
 
 
@@ -74,33 +77,66 @@ class _Get(ctypes.Structure):
 def register(run: Run) -> None:
     """Let XLA's custom calls of `TARGET` call `run`, on CPUs and on NVIDIA GPUs."""
     for platform, kind in (("cpu", "cpu"), ("CUDA", "cuda")):
-        function = _Function(_handler(run, kind))
+        function = callback(Handler(run, kind))
         _kept.append(function)
         capsule = _capsule(ctypes.cast(function, ctypes.c_void_p).value)
         jax.ffi.register_ffi_target(TARGET, capsule, platform=platform)
 
 
-def _handler(run: Run, kind: str) -> Callable[[int], int]:
-    gpu = kind != "cpu"
+def callback(handler: Handler) -> Any:
+    """`handler` as a C function, of a frame, that returns an error of XLA's or nothing.
 
-    def handle(at: int) -> int:
-        frame = _FRAME.unpack(_read(at, _FRAME.size))
-        if frame[_EXTENSION]:
-            return _describe(frame[_EXTENSION], frame[_API])
-        if frame[_STAGE] != _EXECUTE:
-            return 0
+    On the main thread Python may raise KeyboardInterrupt at any entry of a function, before its first statement. A
+    callback of ctypes that raises returns what was in the register, which XLA would take for an error's address. So
+    what ctypes calls is written in C up to the end: PyMapping_HasKey asks for ``handler[frame]``, lets no exception
+    pass and says whether there was none, and a dictionary turns that into the result.
+    """
+    has_key: Any = _HasKey(("PyMapping_HasKey", ctypes.pythonapi))
+    has_key.restype = _Results(handler).__getitem__
+    return _Function(partial(has_key, handler))
+
+
+class Handler:
+    """Makes the calls, as ``handler[frame]``, which raises when one fails."""
+
+    def __init__(self, run: Run, kind: str) -> None:
+        self.run = run
+        self.kind = kind
+        self.api = 0
+        self.failures: dict[int, str] = {}  # by thread
+
+    def __getitem__(self, at: int) -> None:
         try:
-            api, context = frame[_API], frame[_CONTEXT]
+            frame = _FRAME.unpack(_read(at, _FRAME.size))
+            api = self.api = frame[_API]
+            if frame[_EXTENSION] and _describe(frame[_EXTENSION], api):
+                return
+            if frame[_STAGE] != _EXECUTE:
+                return
+            gpu, context = self.kind != "cpu", frame[_CONTEXT]
             index = _get(api, _DEVICE_ORDINAL_GET, context) & 0xFFFFFFFF if gpu else 0
             stream = _get(api, _STREAM_GET, context) if gpu else 0
             # The call's one attribute is a string.
             name = _read(*_SPAN.unpack(_read(_pointer(frame[_ATTRIBUTE]).value or 0, _SPAN.size)))
-            run(name, kind, index, stream, _buffers(frame, *_ARGUMENTS), _buffers(frame, *_RESULTS))
-        except BaseException as error:  # nothing may pass: ctypes would drop it, and XLA go on
-            return _fail(frame[_API], error)
-        return 0
+            self.run(name, self.kind, index, stream, _buffers(frame, *_ARGUMENTS), _buffers(frame, *_RESULTS))
+        except BaseException as error:
+            ours = isinstance(error, ApproxTopKError)
+            text = f"{type(error).__name__}: {error}" if ours else "".join(traceback.format_exception(error))
+            self.failures[get_ident()] = text
+            raise KeyError from None  # of which PyMapping_HasKey makes no noise
 
-    return handle
+
+class _Results(dict[int, int]):
+    """What XLA gets of a call, by whether it ended: nothing, or an error, which XLA frees and raises as its own."""
+
+    def __init__(self, handler: Handler) -> None:
+        super().__init__({1: 0})
+        self.handler = handler
+
+    def __missing__(self, ended: int) -> int:
+        text = self.handler.failures.pop(get_ident(), "KeyboardInterrupt")
+        arguments = _Error(ctypes.sizeof(_Error), None, text.encode(errors="replace"), _INTERNAL)
+        return _Function(_pointer(self.handler.api + _ERROR_CREATE).value or 0)(ctypes.addressof(arguments)) or 0
 
 
 def _buffers(frame: tuple[int, ...], count: int, pointers: int) -> list[int]:
@@ -109,14 +145,18 @@ def _buffers(frame: tuple[int, ...], count: int, pointers: int) -> list[int]:
     return [_pointer(buffer + _DATA).value or 0 for buffer in words.unpack(_read(frame[pointers], words.size))]
 
 
-def _describe(extension: int, api: int) -> int:
-    """Answer XLA's question, asked at registration, which version this handler speaks: XLA's own."""
-    if ctypes.c_int.from_address(extension + _TYPE).value == _METADATA_EXTENSION:
-        metadata = _pointer(extension + _METADATA).value or 0
-        version = _read(api + _API_VERSION, 8) if api else _SPAN.pack(1 << 32, 0)[:8]
-        ctypes.memmove(metadata + _VERSION, version, 8)
-        ctypes.c_uint32.from_address(metadata + _TRAITS).value = 0
-    return 0
+def _describe(extension: int, api: int) -> bool:
+    """Answer XLA's question, asked at registration, which version this handler speaks: XLA's own.
+
+    False when what extends the frame is not this question.
+    """
+    if ctypes.c_int.from_address(extension + _TYPE).value != _METADATA_EXTENSION:
+        return False
+    metadata = _pointer(extension + _METADATA).value or 0
+    version = _read(api + _API_VERSION, 8) if api else _SPAN.pack(1 << 32, 0)[:8]
+    ctypes.memmove(metadata + _VERSION, version, 8)
+    ctypes.c_uint32.from_address(metadata + _TRAITS).value = 0
+    return True
 
 
 def _get(api: int, function: int, context: int) -> int:
@@ -126,11 +166,3 @@ def _get(api: int, function: int, context: int) -> int:
     if error:
         raise RuntimeError("XLA does not tell a custom call its stream and device")
     return int(arguments.out)
-
-
-def _fail(api: int, error: BaseException) -> int:
-    """An error for XLA, which frees it and raises it as its own."""
-    ours = isinstance(error, ApproxTopKError)
-    text = f"{type(error).__name__}: {error}" if ours else "".join(traceback.format_exception(error))
-    arguments = _Error(ctypes.sizeof(_Error), None, text.encode(), _INTERNAL)
-    return _Function(_pointer(api + _ERROR_CREATE).value or 0)(ctypes.addressof(arguments)) or 0

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from itertools import islice
 from queue import SimpleQueue
 from typing import TypeVar
@@ -60,33 +61,38 @@ def run(task: Callable[[T], R], items: Iterable[T], count: int) -> list[R]:
         for i in positions:
             results[i] = task(work[i])
 
-    others = _submit(drain, workers - 1)
-    try:
-        drain()
-    finally:
-        for other in others:
-            other.cancel()  # one that has not started has nothing left to do
-        failures = [other.exception() for other in others if not other.cancelled()]
-    for failure in failures:
-        if failure is not None:
-            raise failure
+    others: list[Future[None]] = [Future() for _ in range(workers - 1)]
+    failure: BaseException | None = None
+    # Whatever comes, Ctrl-C at any point too, the others are waited for: they write to memory that the caller frees.
+    while True:
+        try:
+            if failure is None:
+                _submit(drain, others)
+                drain()
+            else:
+                deque(positions, 0)  # nobody takes another
+            wait([other for other in others if not other.cancel()])  # one that has not started has nothing left to do
+            break
+        except BaseException as error:
+            failure = error
+    for failed in (failure, *(other.exception() for other in others if not other.cancelled())):
+        if failed is not None:
+            raise failed
     return results  # type: ignore[return-value]
 
 
-def _submit(call: Callable[[], None], times: int) -> list[Future[None]]:
-    """Ask `times` threads to make a call; some may never start it."""
+def _submit(call: Callable[[], None], futures: list[Future[None]]) -> None:
+    """Ask a thread for each of the futures to make a call; some may never start it."""
     global _started
     with _lock:
-        while _started < times:
+        while _started < len(futures):
             try:
                 threading.Thread(target=_work, args=(_jobs,), name="approxtopk", daemon=True).start()
             except RuntimeError:  # no more threads now: the caller does what is left
                 break
             _started += 1
-        futures: list[Future[None]] = [Future() for _ in range(times)]
         for future in futures:
             _jobs.put((future, call))
-    return futures
 
 
 def _work(jobs: SimpleQueue[Job]) -> None:
