@@ -77,6 +77,7 @@ class Prepared:
     Validation and planning are skipped, but for a comparison of x's facts with those planned for. On a GPU the
     workspace is kept from call to call, and counters in it are zeroed once: every run leaves them zero. So a
     `Prepared` must not run concurrently with itself, on several streams or from several threads; make one for each.
+    Its workspace belongs to the stream of its first call on a device: before it is dropped, wait for calls on others.
     A call that is captured in a CUDA graph keeps nothing: the graph has its own workspace, filled at every replay.
     Under ``jax.jit``, ``torch.compile``, ``vmap`` and derivatives it works as the call it stands for.
 

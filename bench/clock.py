@@ -114,7 +114,7 @@ def _round(calls: Sequence[Call], wait: Wait | None) -> Call:
 
 
 def interleaved(
-    rounds: Mapping[str, tuple[Clock, Call, int]], budget: float, least: int = 5, most: int = 200
+    rounds: Mapping[str, tuple[Clock, Call, int]], budget: float, least: int = 3, most: int = 200
 ) -> dict[str, Timing]:
     """Time rounds in turn, A B C A B C, so that a machine that drifts disturbs all alike.
 

@@ -235,7 +235,7 @@ def _argpartition(case: Case, x: Any, lengths: Any) -> Call:
     import torch
 
     view = cupy.from_dlpack(x)
-    stream = cupy.cuda.ExternalStream(torch.cuda.current_stream(x.device).cuda_stream)
+    stream = cupy.cuda.Stream.from_external(torch.cuda.current_stream(x.device))
 
     def call() -> Any:
         with stream:

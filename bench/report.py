@@ -207,7 +207,9 @@ def _roofline(report: Report) -> Any:
     rows = [r for r in report.get("loops", []) if r["architecture"] == "sm_90" and r["mode"] == "largest"]
     if not rows:
         return None
-    figure, axes = _figure(report, "Hot loops, sm_90, by the machine code", "", "share of the issue budget")
+    figure, axes = _figure(report, "", "", "share of the issue budget at full bandwidth")
+    version = ".".join(map(str, report["nvrtc"]))
+    axes.set_title(f"Hot loops on sm_90, by the machine code: compiled, not run\nNVRTC {version}", fontsize=10)
     dtypes = list(dict.fromkeys(r["dtype"] for r in rows))
     kinds = [None, 1, 2, 4, 8]
     for at, kept in enumerate(kinds):
@@ -237,7 +239,8 @@ def _recall(report: Report) -> Any:
             fmt="o", markersize=3, lw=1, label=f"{label}, with two standard errors",
         )  # fmt: skip
     axes.axhline(0, color="black", lw=0.8)
-    axes.legend(fontsize=8)
+    axes.margins(y=0.25)
+    axes.legend(fontsize=8, loc="upper right")
     return figure
 
 
@@ -256,7 +259,7 @@ def _tasks(report: Report) -> Any:
         axes.plot(*zip(*some, strict=True), marker="o")
         axes.set_xlabel("recall")
         axes.set_title(name, fontsize=9)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(score for _, score in some))
         axes.grid(True, alpha=0.25)
     return figure
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import itertools
 import threading
+import warnings
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -86,6 +87,23 @@ def test_answers(options: tuple[int, bool, bool], machine: EmulatedRuntime, x: A
     for a, b in zip(got, want, strict=True):
         assert a.stride() == b.stride() and torch.equal(a.sort(dim)[0], b.sort(dim)[0])
     assert not options[2] or torch.equal(got.indices, want.indices)
+
+
+def test_kernels_that_cannot_be_had_leave_it_to_pytorch(machine: EmulatedRuntime, monkeypatch: Any) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise atk.CompileError("filter_row does not compile")
+
+    x = torch.arange(60_002.0).reshape(2, 30001)  # of no other test's shape: the answer is remembered
+    want = torch.topk(x, K)
+    monkeypatch.setattr(machine, "run", refuse)
+    with ours.enable():
+        with pytest.warns(RuntimeWarning, match=r"stays PyTorch's own for \(2, 30001\): filter_row does not compile"):
+            first = torch.topk(x, K)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            again = torch.topk(x, K)
+    for got in (first, again):
+        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 
 def test_what_is_not_served(machine: EmulatedRuntime, x: Any) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from ...buffer import Device
-from ...errors import ApproxTopKError
+from ...errors import ApproxTopKError, BackendMissing, CompileError
 from ...plan import DeviceInfo, Plan
 from ...planning.cached import make_plan
 from ...planning.machines import machine_of
@@ -53,7 +53,7 @@ class Enabled:
     """What `enable` returns: how to undo it."""
 
     def disable(self) -> None:
-        """Undo this one `enable`; the second time there is nothing to do."""
+        """Undo this one `enable`, however often it was entered; the second time there is nothing to do."""
         with _lock:
             _enabled.discard(self)
             _take_away()
@@ -188,23 +188,29 @@ def _select(x: torch.Tensor, k: int, dim: int, largest: bool, sorted: bool) -> t
     way = _faster(
         own.shape, own.strides, own.dtype, k, dim, largest, sorted, own.device, runtime.device_info(own.device)
     )
-    if way is None:
+    if way is None or way.failed:
         return None
     if not way.ran and x.is_cuda and torch.cuda.is_current_stream_capturing():
         return None  # kernels cannot be compiled and loaded now
-    answer = select(x, {"x": own}, way.plan, runtime)
+    try:
+        answer = select(x, {"x": own}, way.plan, runtime)
+    except (BackendMissing, CompileError) as error:
+        # Whoever calls torch.topk has not asked for us.
+        way.failed = True
+        warnings.warn(f"torch.topk stays PyTorch's own for {own.shape}: {error}", RuntimeWarning, stacklevel=2)
+        return None
     way.ran = True
     return answer
 
 
 class _Way:
-    """A plan that is to be preferred, and whether its kernels are loaded."""
+    """A plan that is to be preferred, whether its kernels are loaded, and whether they could not be."""
 
-    __slots__ = ("plan", "ran")
+    __slots__ = ("failed", "plan", "ran")
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.ran = False
+        self.ran = self.failed = False
 
 
 @lru_cache(maxsize=4096)
