@@ -122,7 +122,7 @@ def jax_contenders() -> Contenders:
     import jax
     from approxtopk.adapters.jax import top_k
 
-    x = jax.numpy.zeros(SHAPE, jax.numpy.float32)
+    x = jax.device_put(np.zeros(SHAPE, np.float32), jax.devices("cpu")[0])
     best = atk.prepare(SHAPE, K, exact=True, index_dtype="int32")
 
     def chain(select: Any) -> Callable[[], Any]:

@@ -208,7 +208,7 @@ def _jax_wait(result: Any) -> object:
 def _jax_array(x: Any) -> Any:
     import jax
 
-    return jax.numpy.asarray(x) if isinstance(x, np.ndarray) else jax.dlpack.from_dlpack(x)
+    return jax.device_put(x, jax.devices("cpu")[0]) if isinstance(x, np.ndarray) else jax.dlpack.from_dlpack(x)
 
 
 def _jax_top_k(case: Case, x: Any, lengths: Any) -> Call:

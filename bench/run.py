@@ -24,10 +24,9 @@ _MOST_INPUTS = 32
 class Cpu:
     """Cases on the CPU: NumPy arrays."""
 
-    name = "cpu"
-
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, device: str = "cpu") -> None:
         self.clock = clock or CpuClock()
+        self.device = device
 
     def contenders(self) -> Sequence[Contender]:
         return [*OURS, *CPU, BOUNDS[1]]
@@ -43,12 +42,10 @@ class Cpu:
 
 
 class Gpu(Cpu):
-    """Cases on the current GPU: PyTorch tensors, on a stream that can be captured."""
+    """Cases on a GPU: PyTorch tensors, on a stream that can be captured."""
 
-    name = "cuda"
-
-    def __init__(self) -> None:
-        super().__init__(CudaClock())
+    def __init__(self, device: str = "cuda") -> None:
+        super().__init__(CudaClock(), device)
         self._wall = CpuClock()
 
     def contenders(self) -> Sequence[Contender]:
@@ -58,7 +55,7 @@ class Gpu(Cpu):
         import torch
 
         bits = torch.from_numpy(array.view(f"int{8 * array.itemsize}"))
-        return bits.to("cuda").view(getattr(torch, array.dtype.name))
+        return bits.to(self.device).view(getattr(torch, array.dtype.name))
 
     def copies(self, case: Case) -> int:
         return max(1, min(_MOST_INPUTS, -(-_COLD // case.nbytes)))
@@ -81,7 +78,6 @@ def measure(case: Case, place: Place, budget: float, contenders: Iterable[Conten
     """
     rounds: dict[str, tuple[Clock, Callable[[], Any], int]] = {}
     absent: dict[str, str] = {}
-    device = "cuda" if place.name == "cuda" else "cpu"
     given = place.place(make(case))
     copies = [given, *(_copy(given) for _ in range(place.copies(case) - 1))]
     limits = place.place(lengths(case)) if case.ragged else None
@@ -112,7 +108,7 @@ def measure(case: Case, place: Place, budget: float, contenders: Iterable[Conten
     for name, timing in interleaved(rounds, budget).items():
         contender_name, _, way = name.rpartition("/")
         times.setdefault(contender_name, {})[way] = timing
-    plan = case.plan(device)
+    plan = case.plan(place.device)
     return {
         "case": case._asdict(),
         "plan": {

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +62,57 @@ def run_emulated(cases: list[Case]) -> None:
             assert set(result["us"]) == {"approxtopk", "approxtopk, prepared"}
             assert result["inputs"] == 2
             check(case)
+
+
+class Recorded:
+    """In place of ``torch.cuda``: events that read the wall clock, and graphs that call again what was called."""
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.at = time.perf_counter()
+
+        def synchronize(self) -> None:
+            pass
+
+        def elapsed_time(self, end: Any) -> float:
+            return float(end.at - self.at) * 1e3
+
+    class CUDAGraph:
+        def replay(self) -> None:
+            self.replays = getattr(self, "replays", 0) + 1
+
+    @staticmethod
+    @contextmanager
+    def graph(graph: Any, stream: Any) -> Iterator[None]:
+        yield
+
+    @staticmethod
+    def nothing(*arguments: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("suite", ["quick", "indexer", "k-proportional"])
+def test_what_times_a_gpu_runs(suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On tensors of the emulated GPU, with a stand-in for PyTorch's events and graphs."""
+    torch = pytest.importorskip("torch")
+    for name in ("Event", "CUDAGraph", "graph"):
+        monkeypatch.setattr(torch.cuda, name, getattr(Recorded, name))
+    for name in ("Stream", "set_stream", "synchronize"):
+        monkeypatch.setattr(torch.cuda, name, Recorded.nothing)
+    cases = distinct(suite)
+    with emulated():
+        place = run.Gpu("cpu")
+        monkeypatch.setattr(place, "copies", lambda case: 2)
+        here = [peer for peer in place.contenders() if "cupy" not in peer.needs]
+        for case in cases[:: max(1, len(cases) // 4)]:
+            result = run.measure(case, place, 0.0, here)
+            for name in ("approxtopk", "approxtopk, prepared", "copy", *([] if case.ragged else ["torch.topk"])):
+                assert set(result["us"][name]) == {"eager", "graph", "warm"}, name
+            json.dumps(result)
+            assert ("jax.lax.top_k [sorted]" in result["us"]) == (not case.ragged)
 
 
 def check(case: Case) -> None:
