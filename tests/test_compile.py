@@ -425,11 +425,12 @@ def test_the_other_kernels_compile_quickly(source: str) -> None:
 
 
 def compiles_quickly(variant: Variant, limit: float) -> None:
-    """Processor time, best of three, allowing for a machine that is slow or busy at the moment."""
+    """Processor time, the best of several, allowing for a machine that is slow or busy at the moment."""
     best = math.inf
-    for _ in range(3):
-        best = min(best, nvrtc.compile_variant(variant, MAIN).seconds)
-        if best <= limit:
+    for _ in range(5):
+        seconds = nvrtc.compile_variant(variant, MAIN).seconds
+        if seconds <= limit:
             return
-    # Half as much again: processor time stretches when the cores share a cache with other work.
-    assert best <= limit * slowness() * 1.5, f"{variant} took {best:.2f} s, not {limit} s"
+        best = min(best, seconds / slowness())
+    # Beside other work processor time doubles, for seconds on end; a loop unrolled by mistake takes 4 times as long.
+    assert best <= 2.5 * limit, f"{variant} took {best:.2f} s, not {limit} s"
