@@ -41,7 +41,7 @@ class CupyAdapter:
         """Both, always."""
         return ("int32", "int64")
 
-    def deferred(self, x: Any, starts: Any, lengths: Any) -> None:
+    def deferred(self, x: Any, *others: Any) -> None:
         """Never: CuPy has no compiler that traces."""
 
     def facts(self, x: Any, name: str = "x") -> Buffer:
@@ -76,8 +76,8 @@ class CupyAdapter:
         # The pool and the current stream are the current device's: both are asked on x's.
         with cupy.cuda.Device(facts["x"].device.index):
             if out is None:
-                own = inputs["x"].dtype
-                arrays = tuple([cupy.empty(o.shape, own if o.name == "values" else o.dtype) for o in plan.outputs])
+                own, kind = inputs["x"].dtype, facts["x"].dtype
+                arrays = tuple([cupy.empty(o.shape, own if o.dtype == kind else o.dtype) for o in plan.outputs])
             else:
                 arrays = tuple(out)
             if plan.steps:
@@ -116,6 +116,25 @@ class CupyAdapter:
         if array.dtype != dtype or array.shape != output.shape or where != x.data.device_id or not contiguous:
             kind = "" if contiguous else "not contiguous, "
             raise misfit(output, dtype, f"an array ({kind}{array.dtype}, shape {array.shape}, device {where})")
+
+    def floats(self, x: Any) -> Any:
+        """Integers as float32."""
+        return x.astype(np.float32) if x.dtype.kind in "iu" else x
+
+    def per_row(self, array: Any, dtype: str, shape: tuple[int, ...]) -> Any:
+        """Converted, and broadcast without a copy."""
+        array = array.astype(dtype, copy=False) if array.dtype.kind in "iuf" else array
+        return array if array.ndim else cupy.broadcast_to(array, shape)
+
+    def keep(self, x: Any, indices: Any, axis: int) -> Any:
+        """By CuPy's own functions."""
+        kept = cupy.zeros_like(x)
+        cupy.put_along_axis(kept, indices, cupy.take_along_axis(x, indices, axis), axis)
+        return kept
+
+    def ones(self, x: Any) -> Any:
+        """By CuPy's own function."""
+        return cupy.ones_like(x)
 
 
 def _keep(owner: Any, arrays: Iterable[Any]) -> None:

@@ -199,7 +199,7 @@ class DLPackAdapter:
         """Both, always."""
         return ("int32", "int64")
 
-    def deferred(self, x: Any, starts: Any, lengths: Any) -> None:
+    def deferred(self, x: Any, *others: Any) -> None:
         """Never: what speaks DLPack has memory."""
 
     def facts(self, x: Any, name: str = "x") -> Buffer:
@@ -266,6 +266,29 @@ class DLPackAdapter:
             f"out is given and x is of a framework that is known by DLPack only ({type(x).__module__}."
             f"{type(x).__name__}); allowed is out for NumPy and CuPy arrays and PyTorch tensors"
         )
+
+    def floats(self, x: Any) -> Any:
+        """As it is: nothing is known of such objects but their memory."""
+        return x
+
+    def per_row(self, array: Any, dtype: str, shape: tuple[int, ...]) -> Any:
+        """As it is."""
+        return array
+
+    def keep(self, x: Any, indices: Any, axis: int) -> Any:
+        """Refuse all."""
+        raise _no_operations(x)
+
+    def ones(self, x: Any) -> Any:
+        """Refuse all."""
+        raise _no_operations(x)
+
+
+def _no_operations(x: Any) -> InvalidType:
+    return InvalidType(
+        f"x is of a framework that is known by DLPack only ({type(x).__module__}.{type(x).__name__}); allowed here are "
+        "NumPy, CuPy and JAX arrays and PyTorch tensors"
+    )
 
 
 class _Relabelled:

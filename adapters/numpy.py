@@ -52,13 +52,13 @@ class NumpyAdapter:
         """Both, always."""
         return ("int32", "int64")
 
-    def deferred(self, x: Any, starts: Any, lengths: Any) -> Deferred | None:
+    def deferred(self, x: Any, *others: Any) -> Deferred | None:
         """PyTorch's compiler, where it traces the call: there NumPy's arrays are tensors."""
         # Another thread may be importing torch just now: it has no compiler yet then.
         compiler = getattr(sys.modules.get("torch"), "compiler", None)
         if compiler is None or not compiler.is_dynamo_compiling():
             return None
-        from .torch.ops import dispatch_arrays
+        from .torch.dispatch import dispatch_arrays
 
         return dispatch_arrays
 
@@ -90,8 +90,9 @@ class NumpyAdapter:
     ) -> tuple[NDArray[Any], ...]:
         """Execute `plan` on memory of NumPy's."""
         if out is None:
-            own = inputs["x"].dtype
-            arrays = tuple([np.empty(o.shape, own if o.name == "values" else o.dtype) for o in plan.outputs])
+            # NumPy knows bfloat16 and float8 only as the objects that other packages bring.
+            own, kind = inputs["x"].dtype, facts["x"].dtype
+            arrays = tuple([np.empty(o.shape, own if o.dtype == kind else o.dtype) for o in plan.outputs])
         else:
             arrays = tuple(out)
         if plan.steps:
@@ -129,6 +130,25 @@ class NumpyAdapter:
             kind = "" if array.flags.writeable else "read-only, "
             kind += "" if array.flags.c_contiguous and array.flags.aligned else "not contiguous or not aligned, "
             raise misfit(output, dtype, f"an array ({kind}{array.dtype}, shape {array.shape})")
+
+    def floats(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Integers as float32."""
+        return x.astype(np.float32) if x.dtype.kind in "iu" else x
+
+    def per_row(self, array: NDArray[Any], dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Converted, and broadcast without a copy."""
+        array = array.astype(dtype, copy=False) if array.dtype.kind in "iuf" else array
+        return array if array.ndim else np.broadcast_to(array, shape)
+
+    def keep(self, x: NDArray[Any], indices: NDArray[Any], axis: int) -> NDArray[Any]:
+        """By NumPy's own functions."""
+        kept = np.zeros_like(x, subok=False)
+        np.put_along_axis(kept, indices, np.take_along_axis(x, indices, axis), axis)
+        return kept
+
+    def ones(self, x: NDArray[Any]) -> NDArray[Any]:
+        """By NumPy's own function."""
+        return np.ones_like(x, subok=False)
 
 
 def _check_subclass(kind: type, argument: str) -> None:

@@ -13,8 +13,8 @@ from ..runtime.protocol import Runtime
 
 __all__ = ["Adapter", "Deferred"]
 
-#: Takes a call over, unvalidated: operator, x, k, starts, lengths and the public function's other arguments.
-Deferred = Callable[[Operator, Any, Any, Any, Any, Mapping[str, Any]], tuple[Any, ...]]
+#: Takes a call over, unvalidated: operator, x, its other inputs by name, and the arguments of the operator's request.
+Deferred = Callable[[Operator, Any, Mapping[str, Any], Mapping[str, Any]], tuple[Any, ...]]
 
 
 class Adapter(Protocol):
@@ -27,11 +27,11 @@ class Adapter(Protocol):
         """The index types the framework can return as it is configured now."""
         ...
 
-    def deferred(self, x: Any, starts: Any, lengths: Any) -> Deferred | None:
+    def deferred(self, x: Any, *others: Any) -> Deferred | None:
         """What takes over a call on these arrays as the user gave it; None, mostly, where it is to be planned now.
 
         A compiler that traces the call may know neither shapes nor addresses; it leads the arrays to where they are
-        met again, and planned for.
+        met again, and planned for. Of `others`, those that are None are not there.
         """
         ...
 
@@ -98,4 +98,22 @@ class Adapter(Protocol):
         InvalidArgument
             When its shape, dtype, layout or device is another, or nothing may be written to it.
         """
+        ...
+
+    # What the framework's own operations do, with their derivatives.
+
+    def floats(self, x: Any) -> Any:
+        """`x`, or where it holds integers, the same as float32."""
+        ...
+
+    def per_row(self, array: Any, dtype: str, shape: tuple[int, ...]) -> Any:
+        """`array` as `dtype`; and one of shape () broadcast to `shape`."""
+        ...
+
+    def keep(self, x: Any, indices: Any, axis: int) -> Any:
+        """`x` where `indices` along `axis` point, and 0 elsewhere."""
+        ...
+
+    def ones(self, x: Any) -> Any:
+        """1 in the place of every entry of `x`."""
         ...

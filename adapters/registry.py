@@ -8,7 +8,7 @@ from ..errors import InvalidType
 from ..request import show
 from .protocol import Adapter
 
-__all__ = ["check", "find"]
+__all__ = ["check", "find", "is_array"]
 
 # Root of the module and name of a class -> module of the adapter. The first class of the MRO found here decides.
 _OWNERS = {
@@ -60,6 +60,14 @@ def find(x: Any) -> Adapter:
     """
     adapter = _found.get(type(x))
     return adapter if adapter is not None else _remember(x)
+
+
+def is_array(value: Any) -> bool:
+    """Whether `value` is an array of any framework, and not a number."""
+    kind = type(value)
+    if issubclass(kind, (bool, int, float)):
+        return False
+    return hasattr(kind, "__dlpack__") or any((_root(base), base.__name__) in _OWNERS for base in kind.__mro__)
 
 
 def check(name: str, array: Any, adapter: Adapter, advise: bool = True) -> None:

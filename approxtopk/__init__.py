@@ -24,10 +24,13 @@ from .errors import (
     InvalidType,
     UnsupportedDType,
 )
-from .plan import DeviceInfo, Plan
+from .hard_top_k import hard_top_k_magnitude, hard_top_k_mask
+from .plan import DeviceInfo, Plan, SelectionPlan
 from .prepare import Prepared, prepare
 from .preview import plan
+from .rank import RankCounts, rank, rank_counts
 from .recall import expected_recall
+from .soft_top_k import SoftGradients, soft_top_k, soft_top_k_mask, soft_top_k_mask_vjp, soft_top_k_vjp
 from .top_k import top_k
 from .warmup import warmup
 
@@ -42,12 +45,23 @@ __all__ = [
     "InvalidType",
     "Plan",
     "Prepared",
+    "RankCounts",
+    "SelectionPlan",
+    "SoftGradients",
     "TopK",
     "UnsupportedDType",
     "approx_top_k",
     "expected_recall",
+    "hard_top_k_magnitude",
+    "hard_top_k_mask",
     "plan",
     "prepare",
+    "rank",
+    "rank_counts",
+    "soft_top_k",
+    "soft_top_k_mask",
+    "soft_top_k_mask_vjp",
+    "soft_top_k_vjp",
     "top_k",
     "warmup",
 ]

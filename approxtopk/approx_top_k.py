@@ -14,6 +14,7 @@ OPERATOR = Operator(
     inputs=("x", "starts", "lengths"),
     outputs=("values", "indices", "exact"),
     derivative="gather",
+    counts=True,
 )
 
 

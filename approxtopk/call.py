@@ -12,7 +12,7 @@ from .operator import Operator
 from .planning.cached import plan_for
 from .runtime import serving
 
-__all__ = ["CertifiedTopK", "TopK", "add_bounds", "call"]
+__all__ = ["CertifiedTopK", "TopK", "add_input", "apply", "call"]
 
 
 class TopK(NamedTuple):
@@ -50,39 +50,50 @@ class CertifiedTopK(NamedTuple):
 def call(
     operator: Operator, x: Any, k: Any, *, starts: Any = None, lengths: Any = None, **options: Any
 ) -> tuple[Any, ...]:
-    """Run `operator` on the array `x`, whatever framework owns it, and return the plan's outputs.
+    """Run the selection `operator` on the array `x`, whatever framework owns it, and return the plan's outputs.
 
     `options` are the public function's other keyword arguments, unvalidated.
     """
+    options["k"] = k
+    return apply(operator, x, {"starts": starts, "lengths": lengths}, options)
+
+
+def apply(operator: Operator, x: Any, others: dict[str, Any], options: dict[str, Any]) -> tuple[Any, ...]:
+    """Run `operator` on the array `x` and its other inputs, and return the plan's outputs.
+
+    Of `others`, by name, those that are None are not there. `options` are the arguments of the operator's request,
+    unvalidated; they are changed.
+    """
     adapter = registry.find(x)
-    deferred = adapter.deferred(x, starts, lengths)
+    deferred = adapter.deferred(x, *others.values())
     if deferred is not None:
-        return deferred(operator, x, k, starts, lengths, options)
+        return deferred(operator, x, {name: array for name, array in others.items() if array is not None}, options)
     given = adapter.facts(x)
     inputs, facts = {"x": x}, {"x": given}
-    if starts is not None or lengths is not None:
-        add_bounds(adapter, inputs, facts, starts, lengths)
-        options |= {name: (f.dtype, f.shape, f.strides) for name, f in facts.items() if name != "x"}
+    for name, array in others.items():
+        if array is not None:
+            add_input(adapter, inputs, facts, name, array)
+            fact = facts[name]
+            options[name] = (fact.dtype, fact.shape, fact.strides)
     runtime = serving(given.device)
-    options["default_index"], options["index_dtypes"] = adapter.default_index, adapter.index_dtypes()
+    if operator.counts:
+        options["default_index"], options["index_dtypes"] = adapter.default_index, adapter.index_dtypes()
     info = runtime.device_info(given.device)
-    plan = plan_for(operator.name, given.shape, given.strides, given.dtype, info, k, options)
+    plan = plan_for(operator.name, given.shape, given.strides, given.dtype, info, options)
     return adapter.run(operator, inputs, facts, plan, runtime)
 
 
-def add_bounds(adapter: Adapter, inputs: dict[str, Any], facts: dict[str, Buffer], starts: Any, lengths: Any) -> None:
-    """Add the arrays that say where rows begin and how long they are, and what `adapter` says of them.
+def add_input(adapter: Adapter, inputs: dict[str, Any], facts: dict[str, Buffer], name: str, array: Any) -> None:
+    """Add another input beside x, and what `adapter` says of it.
 
     Raises
     ------
     InvalidType, UnsupportedDType, DeviceMismatch
-        When one is no array of x's framework, or on another device.
+        When it is no array of x's framework, or on another device.
     """
+    registry.check(name, array, adapter)
+    fact = adapter.facts(array, name)
     where = facts["x"].device
-    for name, array in (("starts", starts), ("lengths", lengths)):
-        if array is None:
-            continue
-        registry.check(name, array, adapter)
-        inputs[name], facts[name] = array, adapter.facts(array, name)
-        if facts[name].device != where:
-            raise DeviceMismatch(f"{name} is on device {facts[name].device} and x on {where}; allowed is x's device")
+    if fact.device != where:
+        raise DeviceMismatch(f"{name} is on device {fact.device} and x on {where}; allowed is x's device")
+    inputs[name], facts[name] = array, fact

@@ -17,7 +17,7 @@ import numpy as np
 from .approx_top_k import approx_top_k
 from .call import TopK
 from .errors import BackendMissing, InvalidArgument
-from .plan import Plan
+from .plan import SelectionPlan
 from .preview import plan
 from .top_k import top_k
 
@@ -136,7 +136,7 @@ def _unit(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return unit
 
 
-def _placed(x: np.ndarray[Any, Any], p: Plan) -> tuple[Any, Callable[[], object]]:
+def _placed(x: np.ndarray[Any, Any], p: SelectionPlan) -> tuple[Any, Callable[[], object]]:
     """The matrix where the plan runs, and how to wait for that machine."""
     if p.device.architecture == "cpu":
         return x, lambda: None
@@ -151,7 +151,7 @@ def _host(x: Any) -> np.ndarray[Any, Any]:
     return array
 
 
-def _timed(x: Any, p: Plan, synchronize: Callable[[], object], progress: _Progress) -> tuple[TopK, float]:
+def _timed(x: Any, p: SelectionPlan, synchronize: Callable[[], object], progress: _Progress) -> tuple[TopK, float]:
     """The plan's result and the median of its seconds, once kernels are compiled and memory is warm."""
     r = p.request
     seconds = []

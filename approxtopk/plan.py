@@ -8,8 +8,9 @@ from itertools import groupby
 from typing import Literal, NamedTuple, Union
 
 from .request import Request
+from .rows import Output, RowsRequest
 
-__all__ = ["Argument", "DeviceInfo", "Fill", "HostCall", "Launch", "Output", "Plan", "Pointer", "Step"]
+__all__ = ["Argument", "DeviceInfo", "Fill", "HostCall", "Launch", "Output", "Plan", "Pointer", "SelectionPlan", "Step"]
 
 
 @dataclass(frozen=True)
@@ -81,31 +82,12 @@ class Fill:
 
 @dataclass(frozen=True)
 class HostCall:
-    """One call of the NumPy path, which runs the whole selection."""
+    """One call of the NumPy path, which does all of it."""
 
     kernel: str
 
 
 Step = Union[Launch, Fill, HostCall]
-
-
-class Output(NamedTuple):
-    """An array that a plan writes, C-contiguous.
-
-    Attributes
-    ----------
-    name : str
-        One of the operator's outputs.
-    shape, strides : tuple of int
-        Strides in elements.
-    dtype : str
-        A name from `approxtopk.dtypes.DTYPES`, or ``"bool"``.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: str
 
 
 @dataclass(frozen=True)
@@ -114,18 +96,10 @@ class Plan:
 
     Attributes
     ----------
-    request : Request
+    request : RowsRequest
         The call.
     device : DeviceInfo
         Where it will run.
-    route : {"bucketed", "exact"}
-        The algorithm; a pure function of n, k and recall_target, as are the next three.
-    buckets, k_per_bucket : int or None
-        b and k_b; None on the exact route.
-    expected_recall : float
-        Exact expectation of the share of the true top k that is returned (1.0 on the exact route).
-    certified_share : float or None
-        The share of rows in random order whose certificate will say exact; None where none is asked for.
     outputs : tuple of Output
         The arrays the call returns.
     steps : tuple of Step
@@ -136,13 +110,8 @@ class Plan:
         Scratch memory the call takes from the caller's framework.
     """
 
-    request: Request
+    request: RowsRequest
     device: DeviceInfo
-    route: Literal["bucketed", "exact"]
-    buckets: int | None
-    k_per_bucket: int | None
-    expected_recall: float
-    certified_share: float | None
     outputs: tuple[Output, ...]
     steps: tuple[Step, ...]
     bytes_read: int
@@ -166,25 +135,7 @@ class Plan:
     def __str__(self) -> str:
         """A few lines that say what will run and what it costs."""
         r = self.request
-        shape = " x ".join(map(str, r.shape))
-        order = "sorted" if r.sorted else "unsorted"
-        ragged = " and ".join(name for name in ("starts", "lengths") if getattr(r, name) is not None)
-        lines = [
-            f"{r.operator} of {r.dtype.name} [{shape}] along axis {r.axis}: the {r.k} "
-            f"{'largest' if r.largest else 'smallest'} of {r.n}, {order}, {r.index_dtype} indices"
-            + (f", ragged by {ragged}" if ragged else ""),
-            f"  device           {self.device.name} ({self.device.architecture})",
-        ]
-        if self.route == "bucketed":
-            how = "interleaved" if r.interleaved else "contiguous"
-            lines.append(
-                f"  route            bucketed: b = {self.buckets} {how} buckets, k_b = {self.k_per_bucket} kept"
-            )
-        else:
-            lines.append("  route            exact")
-        lines.append(f"  expected recall  {_share(self.expected_recall)}")
-        if self.certified_share is not None:
-            lines.append(f"  certified exact  {_share(self.certified_share)} of rows in random order")
+        lines = [r.title, f"  device           {self.device.name} ({self.device.architecture})", *self._algorithm()]
         lines.append(f"  launches         {self.launches}")
         for line, alike in groupby(map(_step, self.steps)):
             times = len(list(alike))
@@ -194,6 +145,49 @@ class Plan:
         lines.append(f"  bytes read       {_bytes(self.bytes_read)}{share}")
         lines.append(f"  workspace        {_bytes(self.workspace_bytes)}, of which zeroed {_bytes(self.zeroed_bytes)}")
         return "\n".join(lines)
+
+    def _algorithm(self) -> list[str]:
+        """Lines that say what was chosen, where there is a choice."""
+        return []
+
+
+@dataclass(frozen=True)
+class SelectionPlan(Plan):
+    """What a selection will run, for exactly that call. ``print(plan)`` tells a person.
+
+    Attributes
+    ----------
+    request : Request
+        The call.
+    device, outputs, steps, bytes_read, workspace_bytes
+        As in `Plan`.
+    route : {"bucketed", "exact"}
+        The algorithm; a pure function of n, k and recall_target, as are the next three.
+    buckets, k_per_bucket : int or None
+        b and k_b; None on the exact route.
+    expected_recall : float
+        Exact expectation of the share of the true top k that is returned (1.0 on the exact route).
+    certified_share : float or None
+        The share of rows in random order whose certificate will say exact; None where none is asked for.
+    """
+
+    request: Request
+    route: Literal["bucketed", "exact"]
+    buckets: int | None
+    k_per_bucket: int | None
+    expected_recall: float
+    certified_share: float | None
+
+    def _algorithm(self) -> list[str]:
+        if self.route == "exact":
+            lines = ["  route            exact"]
+        else:
+            how = "interleaved" if self.request.interleaved else "contiguous"
+            lines = [f"  route            bucketed: b = {self.buckets} {how} buckets, k_b = {self.k_per_bucket} kept"]
+        lines.append(f"  expected recall  {_share(self.expected_recall)}")
+        if self.certified_share is not None:
+            lines.append(f"  certified exact  {_share(self.certified_share)} of rows in random order")
+        return lines
 
 
 def _step(step: Step) -> str:

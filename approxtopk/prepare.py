@@ -10,9 +10,9 @@ from .adapters import registry
 from .adapters.protocol import Adapter
 from .approx_top_k import OPERATOR as APPROXIMATE
 from .buffer import Device
-from .call import CertifiedTopK, TopK, add_bounds
+from .call import CertifiedTopK, TopK, add_input
 from .errors import DeviceMismatch, InvalidArgument, InvalidType
-from .plan import DeviceInfo, Fill, Plan
+from .plan import DeviceInfo, Fill, SelectionPlan
 from .preview import plan_call
 from .request import Request, dtype_name, show
 from .runtime import serving
@@ -92,14 +92,14 @@ class Prepared:
         self._operator = EXACT if exact else APPROXIMATE
         self._arguments = (shape, k, dtype, exact, device, options)
         # By framework and device: what a call runs first, and what from then on.
-        self._plans: dict[tuple[str, Device], tuple[Plan, Plan]] = {}
+        self._plans: dict[tuple[str, Device], tuple[SelectionPlan, SelectionPlan]] = {}
         self._memory: dict[tuple[str, Device], tuple[object, int]] = {}
         self.plan = _without_fills(plan_call("prepare", *self._arguments))
         r = self.plan.request
         self._planned = _planned(r)
         self._layout = self._planned["x"] if len(self._planned) == 1 else None
         # As a user writes the call; index_dtype=None is for the adapter to read.
-        self._k, self._options = r.k, {**r.arguments, "index_dtype": options.get("index_dtype")}
+        self._options = {**r.arguments, "index_dtype": options.get("index_dtype")}
 
     def __call__(
         self, x: Any, *, starts: Any = None, lengths: Any = None, out: Sequence[Any] | None = None
@@ -135,11 +135,13 @@ class Prepared:
                     "out is given and x is compiled, traced, mapped or a subclass; allowed is out for plain arrays: "
                     "leave it away"
                 )
-            _check(self._planned, _unplaced(x=x, starts=starts, lengths=lengths))
-            return _result(deferred(self._operator, x, self._k, starts, lengths, self._options))
+            given = {n: array for n, array in (("starts", starts), ("lengths", lengths)) if array is not None}
+            _check(self._planned, _unplaced(x=x, **given))
+            return _result(deferred(self._operator, x, given, dict(self._options)))
         inputs, facts = {"x": x}, {"x": adapter.facts(x)}
-        if starts is not None or lengths is not None:
-            add_bounds(adapter, inputs, facts, starts, lengths)
+        for name, array in (("starts", starts), ("lengths", lengths)):
+            if array is not None:
+                add_input(adapter, inputs, facts, name, array)
         device = facts["x"].device
         runtime = serving(device)
         key = (adapter.name, device)
@@ -171,7 +173,7 @@ class Prepared:
         """The plan's first line."""
         return f"<approxtopk.Prepared: {str(self.plan).partition(chr(10))[0]}>"
 
-    def _plan_for(self, adapter: Adapter, device: Device, info: DeviceInfo) -> tuple[Plan, Plan]:
+    def _plan_for(self, adapter: Adapter, device: Device, info: DeviceInfo) -> tuple[SelectionPlan, SelectionPlan]:
         """The plans for arrays of this framework, whose habits decide what index_dtype=None is, on this device."""
         habits: dict[str, Any] = {"default_index": adapter.default_index, "index_dtypes": adapter.index_dtypes()}
         shape, k, dtype, exact, where, options = self._arguments
@@ -186,7 +188,7 @@ class Prepared:
         return plans
 
 
-def _without_fills(plan: Plan) -> Plan:
+def _without_fills(plan: SelectionPlan) -> SelectionPlan:
     """The plan for workspace whose counters are zero already."""
     steps = tuple(s for s in plan.steps if not isinstance(s, Fill) or s.pointer.buffer != "workspace")
     return replace(plan, steps=steps)
@@ -199,10 +201,7 @@ def _result(outputs: tuple[Any, ...]) -> TopK | CertifiedTopK:
 def _planned(r: Request) -> dict[str, _Layout]:
     """What a plan's arrays look like."""
     planned: dict[str, _Layout] = {"x": (r.shape, r.strides, r.dtype.name)}
-    for name, array in (("starts", r.starts), ("lengths", r.lengths)):
-        if array is not None:
-            planned[name] = (r.batch_shape, array.strides, array.dtype)
-    return planned
+    return planned | {name: (shape, strides, dtype) for name, (dtype, shape, strides) in r.others.items()}
 
 
 def _unplaced(**arrays: Any) -> dict[str, _Layout]:
@@ -210,7 +209,6 @@ def _unplaced(**arrays: Any) -> dict[str, _Layout]:
     return {
         name: (tuple(array.shape), None, dtype_name(name, array.dtype, "", InvalidArgument))
         for name, array in arrays.items()
-        if array is not None
     }
 
 
@@ -235,7 +233,7 @@ def _check(planned: dict[str, _Layout], given: dict[str, _Layout]) -> None:
             )
 
 
-def _targets(adapter: Adapter, plan: Plan, out: Any, x: Any) -> Sequence[Any]:
+def _targets(adapter: Adapter, plan: SelectionPlan, out: Any, x: Any) -> Sequence[Any]:
     """The arrays of `out`, which fit the plan's outputs."""
     names = [output.name for output in plan.outputs]
     if not isinstance(out, (tuple, list)) or len(out) != len(names):

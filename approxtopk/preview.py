@@ -13,7 +13,7 @@ import numpy as np
 from .buffer import Device, row_major
 from .dtypes import DTYPES
 from .errors import ApproxTopKError, InvalidArgument, InvalidType, UnsupportedDType
-from .plan import DeviceInfo, Plan
+from .plan import DeviceInfo, SelectionPlan
 from .planning.cached import make_plan
 from .planning.devices import REFERENCES
 from .request import dtype_name, integer, short, show
@@ -31,7 +31,7 @@ def plan(
     exact: bool = False,
     device: Any = None,
     **options: Any,
-) -> Plan:
+) -> SelectionPlan:
     """Say what `approx_top_k` (or `top_k`) would run for a contiguous array, before anything runs.
 
     Parameters
@@ -57,8 +57,8 @@ def plan(
 
     Returns
     -------
-    Plan
-        ``print(plan)`` is readable; its attributes are listed in `approxtopk.Plan`.
+    SelectionPlan
+        ``print(plan)`` is readable; its attributes are listed in `approxtopk.SelectionPlan`.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def plan_call(
     options: dict[str, Any],
     strides: tuple[int, ...] | None = None,
     **given: Any,
-) -> Plan:
+) -> SelectionPlan:
     """Plan a call on an array given as to `plan`, contiguous unless `strides` says otherwise.
 
     `caller` is the function to name in errors; `given` are the index types of a framework, and arrays starts and

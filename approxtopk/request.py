@@ -1,40 +1,37 @@
-"""A call as a frozen, framework-free description. All validation of arguments is here."""
+"""A selection as a frozen, framework-free description, validated; and what validation of other calls shares."""
 
 from __future__ import annotations
 
-import math
 import operator
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
-from .dtypes import DTYPES, DType
+from .dtypes import DTYPES
 from .errors import ApproxTopKError, InvalidArgument, InvalidType, UnsupportedDType
+from .rows import Given, PerRow, RowsRequest, axis_of
 
-__all__ = ["PerRow", "Request", "dtype_name", "flag", "integer", "short", "show"]
+__all__ = [
+    "IndexDType",
+    "Request",
+    "choice",
+    "dtype_name",
+    "flag",
+    "index_dtype_of",
+    "integer",
+    "per_row_integers",
+    "real_number",
+    "short",
+    "show",
+]
 
 IndexDType = Literal["int32", "int64"]
 
 
-class PerRow(NamedTuple):
-    """An array of one integer a row, of the batch shape: the input's without the axis.
-
-    Attributes
-    ----------
-    dtype : str
-        One of the integer types of `approxtopk.dtypes.DTYPES`.
-    strides : tuple of int
-        In elements.
-    """
-
-    dtype: str
-    strides: tuple[int, ...]
-
-
 @dataclass(frozen=True)
-class Request:
+class Request(RowsRequest):
     """One valid selection, ready to be planned.
 
     Attributes
@@ -66,11 +63,6 @@ class Request:
         Without starts rows begin at 0, without lengths they reach to the end.
     """
 
-    operator: str
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dtype: DType
-    axis: int
     k: int
     largest: bool
     sorted: bool
@@ -84,29 +76,9 @@ class Request:
     lengths: PerRow | None
 
     @property
-    def n(self) -> int:
-        """Length of the axis selected along."""
-        return self.shape[self.axis]
-
-    @property
-    def rows(self) -> int:
-        """How many selections: the product of the other axes."""
-        return math.prod(self.shape[: self.axis]) * self.inner
-
-    @property
-    def inner(self) -> int:
-        """Product of the axes behind the one selected along."""
-        return math.prod(self.shape[self.axis + 1 :])
-
-    @property
     def ragged(self) -> bool:
         """Whether a row may be shorter than n."""
         return self.starts is not None or self.lengths is not None
-
-    @property
-    def batch_shape(self) -> tuple[int, ...]:
-        """The input's shape without the axis."""
-        return (*self.shape[: self.axis], *self.shape[self.axis + 1 :])
 
     @property
     def padding(self) -> int:
@@ -120,31 +92,37 @@ class Request:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """The input's shape with k in place of n."""
-        return (*self.shape[: self.axis], self.k, *self.shape[self.axis + 1 :])
+        return self.with_axis(self.k)
 
     @property
-    def options(self) -> tuple[Any, ...]:
-        """All that is asked for apart from the arrays and the axis, as plain scalars and strings.
+    def others(self) -> dict[str, Given]:
+        """Starts and lengths, where there are such."""
+        described = (("starts", self.per_row(self.starts)), ("lengths", self.per_row(self.lengths)))
+        return {name: given for name, given in described if given is not None}
 
-        What an adapter carries to where it meets the array again; `approxtopk.planning.cached.replan` reads it.
-        """
+    @property
+    def results(self) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+        """Values, indices and, where asked for, whether each row's answer is exact."""
+        shape = self.output_shape
+        arrays = (("values", shape, self.dtype.name), ("indices", shape, str(self.index_dtype)))
+        return (*arrays, ("exact", self.batch_shape, "bool")) if self.certify else arrays
+
+    @property
+    def title(self) -> str:
+        """The call in one line, for a person."""
+        shape = " x ".join(map(str, self.shape))
+        order = "sorted" if self.sorted else "unsorted"
         return (
-            self.operator,
-            self.k,
-            self.largest,
-            self.sorted,
-            self.recall_target,
-            self.buckets,
-            self.k_per_bucket,
-            self.interleaved,
-            self.certify,
-            self.index_dtype,
+            f"{self.operator} of {self.dtype.name} [{shape}] along axis {self.axis}: the {self.k} "
+            f"{'largest' if self.largest else 'smallest'} of {self.n}, {order}, {self.index_dtype} indices"
+            + (f", ragged by {' and '.join(self.others)}" if self.ragged else "")
         )
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments that `build` makes this of, but for starts and lengths."""
         return {
+            "k": self.k,
             "axis": self.axis,
             "mode": "largest" if self.largest else "smallest",
             "sorted": self.sorted,
@@ -174,8 +152,8 @@ class Request:
         interleaved: Any = True,
         certify: Any = False,
         index_dtype: Any = None,
-        starts: tuple[str, tuple[int, ...], tuple[int, ...]] | None = None,
-        lengths: tuple[str, tuple[int, ...], tuple[int, ...]] | None = None,
+        starts: Given | None = None,
+        lengths: Given | None = None,
         default_index: IndexDType = "int64",
         index_dtypes: tuple[str, ...] = ("int32", "int64"),
     ) -> Request:
@@ -192,22 +170,12 @@ class Request:
         element = DTYPES.get(dtype)
         if element is None:
             raise UnsupportedDType(f"x has dtype {dtype}; approxtopk orders {', '.join(DTYPES)}")
-        if not shape:
-            raise InvalidArgument("x has no axes (shape ()); allowed are arrays of at least one axis")
-        where = integer("axis", axis)
-        if not -len(shape) <= where < len(shape):
-            raise InvalidArgument(
-                f"axis = {where} is out of range for x of shape {shape}; allowed are {-len(shape)} to {len(shape) - 1}"
-            )
-        where %= len(shape)
+        where = axis_of(shape, integer("axis", axis))
         n = shape[where]
         count = integer("k", k)
         if not 0 <= count <= n:
             raise InvalidArgument(f"k = {count} is out of range; allowed are 0 to {n}, the length of axis {where}")
-        if not isinstance(mode, str):
-            raise InvalidType(f"mode must be the string 'largest' or 'smallest', not {show(mode)}")
-        if mode not in ("largest", "smallest"):
-            raise InvalidArgument(f"mode = {short(repr(mode))} is unknown; allowed are 'largest' and 'smallest'")
+        largest = choice("mode", mode, ("largest", "smallest")) == "largest"
         target = _recall("recall_target", recall_target)
         b = None if buckets is None else integer("buckets", buckets)
         if b is not None and not 1 <= b <= max(n, 1):
@@ -228,16 +196,16 @@ class Request:
             dtype=element,
             axis=where,
             k=count,
-            largest=mode == "largest",
+            largest=largest,
             sorted=flag("sorted", sorted),
             recall_target=target,
             buckets=b,
             k_per_bucket=kept,
             interleaved=flag("interleaved", interleaved),
             certify=flag("certify", certify),
-            index_dtype=_index_dtype(index_dtype, default_index, index_dtypes, n),
-            starts=_per_row("starts", starts, shape, batch),
-            lengths=_per_row("lengths", lengths, shape, batch),
+            index_dtype=index_dtype_of(index_dtype, default_index, index_dtypes, n),
+            starts=per_row_integers("starts", starts, shape, batch),
+            lengths=per_row_integers("lengths", lengths, shape, batch),
         )
 
 
@@ -296,6 +264,43 @@ def flag(name: str, value: Any) -> bool:
     raise InvalidType(f"{name} must be True or False, not {show(value)}")
 
 
+def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """`value`, one of the strings `allowed`.
+
+    Raises
+    ------
+    InvalidType, InvalidArgument
+        When it is no string, or another.
+    """
+    words = " or ".join(map(repr, allowed)) if len(allowed) < 3 else ", ".join(map(repr, allowed))
+    if not isinstance(value, str):
+        raise InvalidType(f"{name} must be the string {words}, not {show(value)}")
+    if value not in allowed:
+        raise InvalidArgument(f"{name} = {short(repr(value))} is unknown; allowed are {words.replace(' or ', ' and ')}")
+    return value
+
+
+def real_number(name: str, value: Any, allowed: str) -> float:
+    """`value` as a float; `allowed` tells in an error what it may be.
+
+    A number that only PyTorch's compiler knows stays what it is.
+
+    Raises
+    ------
+    InvalidType
+        When it is no real number, or a bool.
+    """
+    kind = type(value)
+    if kind.__name__ in ("SymInt", "SymFloat") and kind.__module__ == "torch":
+        return value  # type: ignore[no-any-return]  # it stands for a number
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise InvalidType(f"{name} must be {allowed}, not {show(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf")
+
+
 def _in_64_bits(name: str, value: int) -> int:
     """`value`, unless it is so large that Python refuses to print it in an error message."""
     if -(2**63) <= value < 2**63:
@@ -304,21 +309,20 @@ def _in_64_bits(name: str, value: int) -> int:
 
 
 def _recall(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise InvalidType(f"{name} must be a real number in (0, 1], not {show(value)}")
-    try:
-        target = float(value)
-    except OverflowError:
-        target = float("inf")
+    target = real_number(name, value, "a real number in (0, 1]")
     if not 0.0 < target <= 1.0:
         raise InvalidArgument(f"{name} = {target!r} is out of range; allowed is 0 < {name} <= 1 (1 means exact)")
     return target
 
 
-def _per_row(
-    name: str, array: tuple[str, tuple[int, ...], tuple[int, ...]] | None, x: tuple[int, ...], batch: tuple[int, ...]
-) -> PerRow | None:
-    """The array of one integer a row that `array` describes."""
+def per_row_integers(name: str, array: Given | None, x: tuple[int, ...], batch: tuple[int, ...]) -> PerRow | None:
+    """The array of one integer a row that `array` describes, of an x of that shape.
+
+    Raises
+    ------
+    UnsupportedDType, InvalidArgument
+        When it has another element type or shape.
+    """
     if array is None:
         return None
     dtype, shape, strides = array
@@ -331,7 +335,7 @@ def _per_row(
     return PerRow(dtype, strides)
 
 
-def _index_dtype(value: Any, default: IndexDType, allowed: tuple[str, ...], n: int) -> IndexDType:
+def index_dtype_of(value: Any, default: IndexDType, allowed: tuple[str, ...], n: int) -> IndexDType:
     """`index_dtype` by name; NumPy's, JAX's and PyTorch's own dtype objects are taken too."""
     choices = "it must be int32, int64 or None"
     name = default if value is None else dtype_name("index_dtype", value, choices, InvalidArgument)

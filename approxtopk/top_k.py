@@ -9,7 +9,9 @@ from .operator import Operator
 
 __all__ = ["top_k"]
 
-OPERATOR = Operator(name="top_k", inputs=("x", "starts", "lengths"), outputs=("values", "indices"), derivative="gather")
+OPERATOR = Operator(
+    name="top_k", inputs=("x", "starts", "lengths"), outputs=("values", "indices"), derivative="gather", counts=True
+)
 
 
 def top_k(

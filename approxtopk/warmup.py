@@ -9,7 +9,7 @@ from typing import Any
 
 from .adapters import registry
 from .buffer import Buffer, Device
-from .call import add_bounds
+from .call import add_input
 from .errors import InvalidArgument, InvalidType
 from .plan import Launch, Plan
 from .preview import locate, plan_call
@@ -114,7 +114,8 @@ def _plan_array(x: Any, k: Any, exact: Any, options: dict[str, Any]) -> tuple[Pl
     facts: dict[str, Buffer] = {"x": adapter.facts(x)}
     own = facts["x"]
     bounds = {name: options[name] for name in ("starts", "lengths") if hasattr(options.get(name), "__dlpack__")}
-    add_bounds(adapter, {}, facts, bounds.get("starts"), bounds.get("lengths"))
+    for name, array in bounds.items():
+        add_input(adapter, {}, facts, name, array)
     plan = plan_call(
         "warmup",
         own.shape,

@@ -15,6 +15,8 @@ from .progress import progress, say
 from .provenance import gpu_here, provenance
 from .suites import SUITES
 
+_DOCS = Path(__file__).resolve().parent.parent / "docs"
+
 
 def main(arguments: list[str] | None = None) -> None:
     # JAX would take three quarters of a GPU's memory, and leave its neighbours here too little.
@@ -24,7 +26,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     run = commands.add_parser("run", help="time a suite beside its peers and the bound of memory")
     run.add_argument("suite", choices=sorted(SUITES))
-    run.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda where there is one, but for suite cpu")
+    run.add_argument(
+        "--device", choices=["cpu", "cuda"], help="default: cuda where there is one, but for suites of a CPU"
+    )
     run.add_argument("--seconds", type=float, help="wall clock to spend (default: 10 a case)")
     run.add_argument("--only", metavar="TEXT", default="", help="only cases whose description contains this")
 
@@ -41,12 +45,19 @@ def main(arguments: list[str] | None = None) -> None:
     host.add_argument("--seconds", type=float, default=5.0, help="spent on each framework (default 5)")
     host.add_argument("--quick", action="store_true", help="a few calls of each, to see that all run")
 
-    for command in (run, recall, static, host):
+    router = commands.add_parser("router", help="train a router on digits, by soft top-k and by hard")
+    router.add_argument("--seeds", type=int, default=10, help="how many trainings of each (default 10)")
+    router.add_argument("--epochs", type=int, default=30, help="of a training (default 30)")
+
+    for command in (run, recall, static, host, router):
         command.add_argument("--json", metavar="PATH", type=Path, help="write figures, machine and versions here")
 
     render = commands.add_parser("report", help="render committed results: Markdown tables and PNG plots")
     render.add_argument("results", nargs="*", type=Path, help="JSON files (default: all of bench/results)")
     render.add_argument("--out", type=Path, default=report.RESULTS, help="folder to write to (default bench/results)")
+
+    pictures = commands.add_parser("pictures", help="draw the pictures of the documentation, computed anew")
+    pictures.add_argument("--out", type=Path, default=_DOCS, help="folder to write to (default docs)")
 
     sweep.add_to(commands.add_parser("sweep", help=sweep.HELP, description=sweep.__doc__))
     options = parser.parse_args(arguments)
@@ -55,7 +66,9 @@ def main(arguments: list[str] | None = None) -> None:
         "recall": _recall,
         "static": _static,
         "host": _host,
+        "router": _router,
         "report": _report,
+        "pictures": _pictures,
         "sweep": sweep.run,
     }[options.command](options)
 
@@ -64,16 +77,18 @@ def _run(options: Any) -> None:
     from .run import Cpu, Gpu, run_suite
 
     cases = [case for case in SUITES[options.suite]() if options.only in str(case)]
-    device = options.device or ("cuda" if options.suite != "cpu" and gpu_here() else "cpu")
+    device = options.device or ("cuda" if not options.suite.endswith("cpu") and gpu_here() else "cpu")
     seconds = options.seconds or 10.0 * len(cases)
     print(f"{options.suite} on {device}: {len(cases)} cases in about {seconds:.0f} s")
     print("microseconds a call: median (quartiles)")
+    before = provenance("python -m bench", device)  # with the load that others make, not this
     results = run_suite(cases, Gpu() if device == "cuda" else Cpu(), seconds, _tell)
-    _write(options.json, {**provenance("python -m bench", device), "suite": options.suite, "results": results})
+    _write(options.json, {**before, "suite": options.suite, "results": results})
 
 
 def _tell(case: Case, result: dict[str, Any]) -> None:
-    lines = [f"{case}  [{result['plan']['route']}]"]
+    plan = result["plan"]
+    lines = [f"{case}  [{plan.get('route') or ', '.join(plan['kernels'])}]"]
     for name, ways in result["us"].items():
         cells = "  ".join(f"{way} {t['median']:.1f} ({t['low']:.1f} - {t['high']:.1f})" for way, t in ways.items())
         lines.append(f"    {name:30} {cells}")
@@ -123,6 +138,20 @@ def _host(options: Any) -> None:
         found.append(framework)
     where = {"shape": host.SHAPE, "k": host.K}
     _write(options.json, {**provenance("python -m bench", "cuda" if gpu else "cpu"), **where, "host_cost": found})
+
+
+def _router(options: Any) -> None:
+    from . import router
+
+    found = router.run(epochs=options.epochs, seeds=options.seeds)
+    _write(options.json, {**provenance("python -m bench", "cpu"), "router": found})
+
+
+def _pictures(options: Any) -> None:
+    from . import pictures
+
+    for path in pictures.draw(options.out):
+        print(path)
 
 
 def _report(options: Any) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from approxtopk.dtypes import DTYPES
 
-from .case import Case
+if TYPE_CHECKING:
+    from .case import Case
 
-__all__ = ["KINDS", "lengths", "make", "rows_of"]
+__all__ = ["KINDS", "element", "make", "rows_of"]
 
 Array = np.ndarray[Any, Any]
 
@@ -36,13 +37,8 @@ def rows_of(kind: str, rows: int, n: int, seed: int, dtype: Any = np.float32) ->
     return KINDS[kind](rows, n, np.random.default_rng([seed, *kind.encode()]), np.dtype(dtype))
 
 
-def lengths(case: Case, seed: int = 0) -> Array:
-    """How many entries the rows of a ragged case have: from half of them to all, k at least."""
-    least = max(case.k, case.n // 2)
-    return np.random.default_rng([seed, 1]).integers(least, case.n, case.rows, np.int32, endpoint=True)
-
-
 def element(dtype: str) -> np.dtype[Any]:
+    """NumPy's type of that name."""
     if dtype == "bfloat16" or dtype.startswith("float8"):
         import ml_dtypes
 

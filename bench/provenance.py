@@ -16,7 +16,7 @@ import approxtopk as atk
 __all__ = ["gpu_here", "processors", "provenance"]
 
 _PACKAGES = ("numpy", "torch", "jax", "jaxlib", "cupy-cuda12x", "cupy-cuda13x", "triton", "flashinfer-python",
-             "pylibraft-cu12", "pylibraft-cu13", "approx-topk")  # fmt: skip
+             "pylibraft-cu12", "pylibraft-cu13", "approx-topk", "entmax")  # fmt: skip
 
 
 def provenance(command: str, device: str) -> dict[str, Any]:
@@ -25,7 +25,12 @@ def provenance(command: str, device: str) -> dict[str, Any]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": " ".join([command, *sys.argv[1:]]),
         "commit": _commit(),
-        "host": {"cpu": _cpu(), "threads": processors(), "system": platform.platform()},
+        "host": {
+            "cpu": _cpu(),
+            "threads": processors(),
+            "system": platform.platform(),
+            **({"load": round(os.getloadavg()[0], 1)} if hasattr(os, "getloadavg") else {}),
+        },
         "device": _gpu() if device == "cuda" else {"name": _cpu()},
         "versions": {
             "python": platform.python_version(),

@@ -32,10 +32,14 @@ def tables(report: Report) -> str:
     """Everything a result says, as Markdown."""
     device = report["device"]["name"]
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    parts = [f"`{report['command']}`, {report['date']}, on {device}, commit {report['commit']}; {versions}.\n"]
+    load = report["host"].get("load")
+    busy = "" if load is None else f" (load {load} on {report['host']['threads']} threads before)"
+    parts = [f"`{report['command']}`, {report['date']}, on {device}{busy}, commit {report['commit']}; {versions}.\n"]
     if "suite" in report:
         parts.append(_times(report["results"]))
     parts += [_host_cost(framework) for framework in report.get("host_cost", []) if framework["us"]]
+    if "router" in report:
+        parts.append(_trainings(report["router"]))
     for name, what in (
         ("loops", "Hot loops: instructions an element against the issue budget at full bandwidth"),
         ("usage", "All common variants: the worst of each kernel"),
@@ -49,9 +53,9 @@ def tables(report: Report) -> str:
 
 
 def case_name(case: dict[str, Any]) -> str:
-    from .case import Case
+    from .case import case_of
 
-    return str(Case(**case))
+    return str(case_of(case))
 
 
 def best(result: Report, name: str, way: str = "") -> float | None:
@@ -63,11 +67,12 @@ def best(result: Report, name: str, way: str = "") -> float | None:
 
 def _times(results: list[Report]) -> str:
     names = list(dict.fromkeys(name for result in results for name in result["us"]))
-    head = ["case", "route", *names]
+    routes = [result["plan"]["route"] for result in results if "route" in result["plan"]]
+    head = ["case", *(["route"] if routes else []), *names]
     rows = []
-    for result in results:
+    for at, result in enumerate(results):
         times = [best(result, name) for name in names]
-        rows.append([case_name(result["case"]), result["plan"]["route"], *map(_number, times)])
+        rows.append([case_name(result["case"]), *routes[at : at + 1], *map(_number, times)])
     return f"Microseconds a call, median, inputs cold:\n\n{_markdown(head, rows)}"
 
 
@@ -76,6 +81,11 @@ def _host_cost(framework: Report) -> str:
     rows = [[name, _number(t["minimum"]), _number(t["median"]), _number(framework["limits"].get(name))]
             for name, t in framework["us"].items()]  # fmt: skip
     return f"{framework['suite']}, microseconds on the host:\n\n{_markdown(head, rows)}"
+
+
+def _trainings(router: Report) -> str:
+    rows = [{name: value for name, value in one.items() if not isinstance(value, list)} for one in router["results"]]
+    return f"{router['experts']} experts, {router['k']} for each image, {router['epochs']} epochs:\n\n{_table(rows)}"
 
 
 def _table(rows: list[Report]) -> str:
@@ -148,7 +158,7 @@ def _bandwidth(report: Report) -> Any:
 
 def _contenders(report: Report) -> Any:
     """Time of every contender, relative to ours, case by case."""
-    if report.get("suite") not in ("cpu", "quick") or not report["results"]:
+    if report.get("suite") not in ("cpu", "quick", "soft", "soft-cpu", "rank", "rank-cpu") or not report["results"]:
         return None
     results = report["results"]
     names = [n for n in dict.fromkeys(name for r in results for name in r["us"]) if n != "approxtopk, prepared"]
@@ -162,7 +172,9 @@ def _contenders(report: Report) -> Any:
     axes.set_yticks([row + 0.4 - height / 2 for row in range(len(results))])
     axes.set_yticklabels([case_name(r["case"]) for r in results], fontsize=7)
     axes.invert_yaxis()
-    axes.legend(fontsize=7)
+    # Bars of all lengths leave no room for names, but in the first suite's.
+    beside = {} if report["suite"] in ("cpu", "quick") else {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+    axes.legend(fontsize=7, **beside)
     figure.set_size_inches(8, 1 + 0.5 * len(results))
     return figure
 

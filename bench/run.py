@@ -10,15 +10,23 @@ import numpy as np
 
 from .case import Case
 from .clock import Clock, CpuClock, CudaClock, Timing, interleaved
-from .inputs import lengths, make
-from .peers import BOUNDS, CPU, GPU, OURS, Contender
+from .contender import Contender, Field, tensor
+from .inputs import make
+from .peers import SELECTION
+from .peers_rank import RANK
+from .peers_soft import SOFT
 from .progress import progress
 
-__all__ = ["Cpu", "Gpu", "Place", "measure", "run_suite"]
+__all__ = ["FIELDS", "Cpu", "Gpu", "Place", "measure", "run_suite"]
+
+#: By the family of a case.
+FIELDS = {"selection": SELECTION, "soft": SOFT, "rank": RANK}
 
 #: Inputs rotate over so many bytes: more than any L2 or last-level cache that is measured here.
 _COLD = 2**28
 _MOST_INPUTS = 32
+#: Seconds after which a call finds no cache as it left it, for the others' turns lie between two of its own.
+_LONG = 0.1
 
 
 class Cpu:
@@ -28,14 +36,14 @@ class Cpu:
         self.clock = clock or CpuClock()
         self.device = device
 
-    def contenders(self) -> Sequence[Contender]:
-        return [*OURS, *CPU, BOUNDS[1]]
+    def contenders(self, field: Field) -> Sequence[Contender]:
+        return [*field.ours, *field.cpu]
 
     def place(self, array: np.ndarray[Any, Any]) -> Any:
         return array
 
     def copies(self, case: Case) -> int:
-        return min(_MOST_INPUTS, -(-_COLD // case.nbytes)) if case.nbytes > 2**20 else 1
+        return min(_MOST_INPUTS, -(-_COLD // case.nbytes_read)) if case.nbytes_read > 2**20 else 1
 
     def clock_of(self, contender: Contender) -> Clock:
         return self.clock
@@ -48,17 +56,14 @@ class Gpu(Cpu):
         super().__init__(CudaClock(), device)
         self._wall = CpuClock()
 
-    def contenders(self) -> Sequence[Contender]:
-        return [*OURS, *GPU, *BOUNDS]
+    def contenders(self, field: Field) -> Sequence[Contender]:
+        return [*field.ours, *field.gpu]
 
     def place(self, array: np.ndarray[Any, Any]) -> Any:
-        import torch
-
-        bits = torch.from_numpy(array.view(f"int{8 * array.itemsize}"))
-        return bits.to(self.device).view(getattr(torch, array.dtype.name))
+        return tensor(array).to(self.device)
 
     def copies(self, case: Case) -> int:
-        return max(1, min(_MOST_INPUTS, -(-_COLD // case.nbytes)))
+        return max(1, min(_MOST_INPUTS, -(-_COLD // case.nbytes_read)))
 
     def clock_of(self, contender: Contender) -> Clock:
         return self._wall if contender.wait is not None else self.clock
@@ -74,23 +79,26 @@ def measure(case: Case, place: Place, budget: float, contenders: Iterable[Conten
     -------
     dict
         The case, its plan, microseconds by contender and way (eager, graph, and warm: the graph, or the eager call, on
-        one input again and again), and why others are absent.
+        one input again and again), and why others are absent. Those whose call takes long make one in a round.
     """
+    field = FIELDS[case.family]
     rounds: dict[str, tuple[Clock, Callable[[], Any], int]] = {}
     absent: dict[str, str] = {}
-    given = place.place(make(case))
-    copies = [given, *(_copy(given) for _ in range(place.copies(case) - 1))]
-    limits = place.place(lengths(case)) if case.ragged else None
-    for contender in contenders if contenders is not None else place.contenders():
+    other = case.other()
+    given = place.place(make(case)), None if other is None else place.place(other)
+    copies = [given, *(tuple(map(_copy, given)) for _ in range(place.copies(case) - 1))]
+    for contender in contenders if contenders is not None else place.contenders(field):
         why = contender.missing(case)
         if why:
             absent[contender.name] = why
             continue
         clock = place.clock_of(contender)
         try:
-            calls = [contender.prepare(case, x, limits) for x in copies]
+            calls = [contender.prepare(case, *given) for given in copies]
+            if len(calls) > 1 and _takes_long(calls[0], contender.wait):
+                del calls[1:]
         except Exception as error:
-            if contender in OURS:
+            if contender in field.ours:
                 raise
             absent[contender.name] = _said(error)
             continue
@@ -101,26 +109,17 @@ def measure(case: Case, place: Place, budget: float, contenders: Iterable[Conten
                     again = calls[:1] * len(calls)
                     rounds[f"{contender.name}/warm"] = clock, clock.prepare(again, way, contender.wait), len(calls)
             except Exception as error:  # a peer that fails is a fact to report, not an end
-                if contender in OURS:
+                if contender in field.ours:
                     raise
                 absent[f"{contender.name}/{way}"] = _said(error)
     times: dict[str, dict[str, Timing]] = {}
     for name, timing in interleaved(rounds, budget).items():
         contender_name, _, way = name.rpartition("/")
         times.setdefault(contender_name, {})[way] = timing
-    plan = case.plan(place.device)
     return {
-        "case": case._asdict(),
-        "plan": {
-            "route": plan.route,
-            "buckets": plan.buckets,
-            "k_per_bucket": plan.k_per_bucket,
-            "expected_recall": plan.expected_recall,
-            "kernels": list(plan.kernels),
-            "launches": plan.launches,
-            "workspace_bytes": plan.workspace_bytes,
-        },
-        "bytes": {"read": case.nbytes, "written": case.nbytes_written},
+        "case": case.asdict(),
+        "plan": case.facts(place.device),
+        "bytes": {"read": case.nbytes_read, "written": case.nbytes_written},
         "inputs": len(copies),
         "us": times,
         "absent": absent,
@@ -146,5 +145,17 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
+def _takes_long(call: Callable[[], Any], wait: Callable[[Any], object] | None) -> bool:
+    """Whether a call keeps the host for long, when it is called the second time."""
+    for _ in range(2):
+        start = time.perf_counter()
+        result = call()
+        if wait is not None:
+            wait(result)
+    return time.perf_counter() - start > _LONG
+
+
 def _copy(x: Any) -> Any:
+    if x is None:
+        return None
     return x.clone() if hasattr(x, "clone") else x.copy()

@@ -31,7 +31,7 @@ from approxtopk.planning.tuning import Tuning
 from approxtopk.request import Request
 from approxtopk.runtime import Runtime, serving
 
-from .case import Case
+from .case import SelectionCase
 from .progress import progress, say
 from .provenance import provenance
 
@@ -76,10 +76,10 @@ _ROWS = (1, 4, 32, 128, 1024, 16384, 65536)
 _LENGTHS = (64, 512, 1024, 4096, 2**14, 2**17, 2**20, 2**22)
 
 
-def cases(sparse: int = 1) -> list[Case]:
+def cases(sparse: int = 1) -> list[SelectionCase]:
     """Rows from one to 65536, short and long, of at most 4 GiB; every `sparse`-th of them."""
     every = [
-        Case(rows, n, k, dtype, recall, is_sorted)
+        SelectionCase(rows, n, k, dtype, recall, is_sorted)
         for rows, n in itertools.product(_ROWS, _LENGTHS)
         for dtype in ("float32", "float16", "int8", "float64")
         if rows * n * DTYPES[dtype].itemsize <= 2**32
@@ -178,7 +178,9 @@ class CuPy(NumPy):
         return float(statistics.median(times[2:]))
 
 
-def measure(case: Case, runtime: Runtime, machine: NumPy, repeats: int = 9) -> Iterator[tuple[Draft, float | None]]:
+def measure(
+    case: SelectionCase, runtime: Runtime, machine: NumPy, repeats: int = 9
+) -> Iterator[tuple[Draft, float | None]]:
     """Run, and time, every distinct mapping that the planner considers for a case.
 
     Raises
@@ -214,7 +216,7 @@ def measure(case: Case, runtime: Runtime, machine: NumPy, repeats: int = 9) -> I
         yield draft, time
 
 
-def element_bits(case: Case) -> np.ndarray[Any, Any]:
+def element_bits(case: SelectionCase) -> np.ndarray[Any, Any]:
     """Random elements as unsigned integers, to be repeated; floats normal, as most data is."""
     rng, dtype = np.random.default_rng(0), DTYPES[case.dtype]
     # Odd, so that rows differ; few enough to be made in no time.
@@ -266,7 +268,7 @@ def remodelled(draft: Draft, machine: Machine) -> Draft:
 # ---- What is printed ------------------------------------------------------------------------------------------
 
 
-def compare(device: DeviceInfo, chosen: list[Case], worst: int) -> list[dict[str, Any]]:
+def compare(device: DeviceInfo, chosen: list[SelectionCase], worst: int) -> list[dict[str, Any]]:
     """Print the cases where the pick is furthest from the best of all, in the model."""
     rows = []
     for case in progress(chosen):
@@ -282,12 +284,12 @@ def compare(device: DeviceInfo, chosen: list[Case], worst: int) -> list[dict[str
     shares = [sum(row[0] <= limit for row in rows) / len(rows) for limit in (1.0001, 1.1, 1.3)]
     print("equal to the best {:.0%}, within 1.1 {:.0%}, within 1.3 {:.0%}".format(*shares))
     return [
-        {"case": case._asdict(), "pick": changed(ours), "best": changed(best), "ratio": ratio}
+        {"case": case.asdict(), "pick": changed(ours), "best": changed(best), "ratio": ratio}
         for ratio, case, ours, best in rows
     ]
 
 
-def measured(chosen: list[Case], repeats: int) -> dict[str, Any]:
+def measured(chosen: list[SelectionCase], repeats: int) -> dict[str, Any]:
     """Time the mappings of every case on the GPU that is here."""
     machine = CuPy()
     runtime = serving(machine.device)
@@ -299,7 +301,7 @@ def measured(chosen: list[Case], repeats: int) -> dict[str, Any]:
         timed += of_case
         results += [
             {
-                "case": case._asdict(),
+                "case": case.asdict(),
                 "mapping": changed(draft),
                 "kernels": [launch.kernel for launch in draft.launches],
                 "modelled_us": seconds(draft) * 1e6,

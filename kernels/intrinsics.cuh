@@ -331,3 +331,190 @@ __device__ __forceinline__ bool reaches_halves(u32 halves, u32 bound) {
     return result;
 #endif
 }
+
+// Counts a number if it is greater than the bound, or OR_EQUAL equal to it: a comparison and an addition under its
+// predicate.
+template <bool OR_EQUAL>
+__device__ __forceinline__ void count_greater(u32 number, u32 bound, u32& count) {
+#ifdef APPROXTOPK_EMULATED
+    count += number > bound || (OR_EQUAL && number == bound);
+#else
+    if (OR_EQUAL)
+        asm("{.reg .pred p; setp.ge.u32 p, %1, %2; @p add.u32 %0, %0, 1;}" : "+r"(count) : "r"(number), "r"(bound));
+    else asm("{.reg .pred p; setp.gt.u32 p, %1, %2; @p add.u32 %0, %0, 1;}" : "+r"(count) : "r"(number), "r"(bound));
+#endif
+}
+template <bool OR_EQUAL>
+__device__ __forceinline__ void count_greater(u64 number, u64 bound, u32& count) {
+#ifdef APPROXTOPK_EMULATED
+    count += number > bound || (OR_EQUAL && number == bound);
+#else
+    if (OR_EQUAL)
+        asm("{.reg .pred p; setp.ge.u64 p, %1, %2; @p add.u32 %0, %0, 1;}" : "+r"(count) : "l"(number), "l"(bound));
+    else asm("{.reg .pred p; setp.gt.u64 p, %1, %2; @p add.u32 %0, %0, 1;}" : "+r"(count) : "l"(number), "l"(bound));
+#endif
+}
+
+#ifdef APPROXTOPK_EMULATED
+// Whether a float beats the bound, as count_beating.
+template <bool LARGEST_WINS, bool OR_EQUAL>
+__device__ __forceinline__ bool beats(i64 rank, i64 bound) {
+    return (OR_EQUAL && rank == bound) || (LARGEST_WINS ? rank > bound : rank < bound);
+}
+#endif
+
+// Counts a float32 (u32) or float64 (u64) if it beats the bound, a number, or OR_EQUAL if it is equal to it: the
+// greater beats the lesser, and NaN every number; or LARGEST_WINS false: the lesser the greater, and NaN none. Exact
+// with subnormals, as reaches().
+template <bool LARGEST_WINS, bool OR_EQUAL>
+__device__ __forceinline__ void count_beating(u32 bits, u32 bound, u32& count) {
+#ifdef APPROXTOPK_EMULATED
+    constexpr u64 INFINITE = 0x7F800000;
+    count += beats<LARGEST_WINS, OR_EQUAL>(float_rank<32, INFINITE>(bits), float_rank<32, INFINITE>(bound));
+#else
+    if (LARGEST_WINS && OR_EQUAL)
+        asm("{.reg .pred p; .reg .f32 x, y; mov.b32 x, %1; mov.b32 y, %2; setp.geu.f32 p, x, y; @p add.u32 %0, %0, 1;}"
+            : "+r"(count)
+            : "r"(bits), "r"(bound));
+    else if (LARGEST_WINS)
+        asm("{.reg .pred p; .reg .f32 x, y; mov.b32 x, %1; mov.b32 y, %2; setp.gtu.f32 p, x, y; @p add.u32 %0, %0, 1;}"
+            : "+r"(count)
+            : "r"(bits), "r"(bound));
+    else if (OR_EQUAL)
+        asm("{.reg .pred p; .reg .f32 x, y; mov.b32 x, %1; mov.b32 y, %2; setp.le.f32 p, x, y; @p add.u32 %0, %0, 1;}"
+            : "+r"(count)
+            : "r"(bits), "r"(bound));
+    else
+        asm("{.reg .pred p; .reg .f32 x, y; mov.b32 x, %1; mov.b32 y, %2; setp.lt.f32 p, x, y; @p add.u32 %0, %0, 1;}"
+            : "+r"(count)
+            : "r"(bits), "r"(bound));
+#endif
+}
+template <bool LARGEST_WINS, bool OR_EQUAL>
+__device__ __forceinline__ void count_beating(u64 bits, u64 bound, u32& count) {
+#ifdef APPROXTOPK_EMULATED
+    constexpr u64 INFINITE = 0x7FF0000000000000;
+    count += beats<LARGEST_WINS, OR_EQUAL>(float_rank<64, INFINITE>(bits), float_rank<64, INFINITE>(bound));
+#else
+    if (LARGEST_WINS && OR_EQUAL)
+        asm("{.reg .pred p; .reg .f64 x, y; mov.b64 x, %1; mov.b64 y, %2; setp.geu.f64 p, x, y; @p add.u32 %0, %0, 1;}"
+            : "+r"(count)
+            : "l"(bits), "l"(bound));
+    else if (LARGEST_WINS)
+        asm("{.reg .pred p; .reg .f64 x, y; mov.b64 x, %1; mov.b64 y, %2; setp.gtu.f64 p, x, y; @p add.u32 %0, %0, 1;}"
+            : "+r"(count)
+            : "l"(bits), "l"(bound));
+    else if (OR_EQUAL)
+        asm("{.reg .pred p; .reg .f64 x, y; mov.b64 x, %1; mov.b64 y, %2; setp.le.f64 p, x, y; @p add.u32 %0, %0, 1;}"
+            : "+r"(count)
+            : "l"(bits), "l"(bound));
+    else
+        asm("{.reg .pred p; .reg .f64 x, y; mov.b64 x, %1; mov.b64 y, %2; setp.lt.f64 p, x, y; @p add.u32 %0, %0, 1;}"
+            : "+r"(count)
+            : "l"(bits), "l"(bound));
+#endif
+}
+
+// The same of two float16 (or bfloat16, BRAIN), each with the bound's half beside it.
+template <bool LARGEST_WINS, bool OR_EQUAL, bool BRAIN>
+__device__ __forceinline__ void count_beating_halves(u32 halves, u32 bound, u32& count) {
+#ifdef APPROXTOPK_EMULATED
+    constexpr u64 INFINITE = BRAIN ? 0x7F80 : 0x7C00;
+    for (int half = 0; half < 32; half += 16)
+        count += beats<LARGEST_WINS, OR_EQUAL>(float_rank<16, INFINITE>(halves >> half & 0xFFFF),
+                                               float_rank<16, INFINITE>(bound >> half & 0xFFFF));
+#else
+    u32 beating;  // all bits of halves that do
+#if __CUDA_ARCH__ < 900
+    if (BRAIN) {
+        // A bfloat16 is the upper half of a float32.
+        count_beating<LARGEST_WINS, OR_EQUAL>(halves << 16, bound << 16, count);
+        count_beating<LARGEST_WINS, OR_EQUAL>(halves & 0xFFFF0000, bound & 0xFFFF0000, count);
+        return;
+    }
+#else
+    if (BRAIN) {
+        if (LARGEST_WINS && OR_EQUAL) asm("set.geu.u32.bf16x2 %0, %1, %2;" : "=r"(beating) : "r"(halves), "r"(bound));
+        else if (LARGEST_WINS) asm("set.gtu.u32.bf16x2 %0, %1, %2;" : "=r"(beating) : "r"(halves), "r"(bound));
+        else if (OR_EQUAL) asm("set.le.u32.bf16x2 %0, %1, %2;" : "=r"(beating) : "r"(halves), "r"(bound));
+        else asm("set.lt.u32.bf16x2 %0, %1, %2;" : "=r"(beating) : "r"(halves), "r"(bound));
+    } else
+#endif
+    {
+        if (LARGEST_WINS && OR_EQUAL) asm("set.geu.u32.f16x2 %0, %1, %2;" : "=r"(beating) : "r"(halves), "r"(bound));
+        else if (LARGEST_WINS) asm("set.gtu.u32.f16x2 %0, %1, %2;" : "=r"(beating) : "r"(halves), "r"(bound));
+        else if (OR_EQUAL) asm("set.le.u32.f16x2 %0, %1, %2;" : "=r"(beating) : "r"(halves), "r"(bound));
+        else asm("set.lt.u32.f16x2 %0, %1, %2;" : "=r"(beating) : "r"(halves), "r"(bound));
+    }
+    // -1 times -1 for one byte of each half.
+    count = u32(__dp4a(int(beating), 0x00FF00FF, int(count)));
+#endif
+}
+
+// Between floats of different widths, rounded to the nearest, subnormals kept: CuPy compiles with -ftz=true, under
+// which C++'s conversions of float32 would take them for zero.
+__device__ __forceinline__ double widened(u32 bits) {
+#ifdef APPROXTOPK_EMULATED
+    return double(__uint_as_float(bits));
+#else
+    double result;
+    asm("{.reg .f32 x; mov.b32 x, %1; cvt.f64.f32 %0, x;}" : "=d"(result) : "r"(bits));
+    return result;
+#endif
+}
+__device__ __forceinline__ u32 narrowed(double value) {
+#ifdef APPROXTOPK_EMULATED
+    return __float_as_uint(float(value));
+#else
+    u32 result;
+    asm("{.reg .f32 x; cvt.rn.f32.f64 x, %1; mov.b32 %0, x;}" : "=r"(result) : "d"(value));
+    return result;
+#endif
+}
+
+// The bits of a float32, and of the float16 (or bfloat16, BRAIN) nearest to it.
+template <bool BRAIN>
+__device__ __forceinline__ u32 from_half(u16 half) {
+    if (BRAIN) return u32(half) << 16;
+#ifdef APPROXTOPK_EMULATED
+    const u32 sign = u32(half & 0x8000) << 16, magnitude = half & 0x7FFF;
+    if (magnitude < 0x400) return sign | __float_as_uint(float(magnitude) * 5.9604644775390625e-8f);
+    return sign | (magnitude << 13) + (magnitude >= 0x7C00 ? 0x70000000u : 0x38000000u);
+#else
+    u32 result;
+    asm("{.reg .f32 x; cvt.f32.f16 x, %1; mov.b32 %0, x;}" : "=r"(result) : "h"(half));
+    return result;
+#endif
+}
+template <bool BRAIN>
+__device__ __forceinline__ u16 to_half(u32 bits) {
+    if (BRAIN) {
+        if ((bits & 0x7FFFFFFF) > 0x7F800000) return 0x7FFF;
+        return u16((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
+    }
+#ifdef APPROXTOPK_EMULATED
+    const u32 sign = bits >> 16 & 0x8000, magnitude = bits & 0x7FFFFFFF;
+    if (magnitude > 0x7F800000) return 0x7FFF;
+    if (magnitude >= 0x477FF000) return u16(sign | 0x7C00);
+    // Below 2^-14 the last place is that of 0.5 as a float32.
+    if (magnitude < 0x38800000)
+        return u16(sign | __float_as_uint(__uint_as_float(magnitude) + 0.5f) - __float_as_uint(0.5f));
+    return u16(sign | (magnitude + 0xFFF + (magnitude >> 13 & 1) >> 13) - (112 << 10));
+#else
+    u16 result;
+    asm("{.reg .f32 x; mov.b32 x, %1; cvt.rn.f16.f32 %0, x;}" : "=h"(result) : "r"(bits));
+    return result;
+#endif
+}
+
+// a - b, subnormals kept.
+__device__ __forceinline__ float difference(float a, float b) {
+#ifdef APPROXTOPK_EMULATED
+    return a - b;
+#else
+    float result;
+    asm("sub.rn.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+    return result;
+#endif
+}
+__device__ __forceinline__ double difference(double a, double b) { return a - b; }

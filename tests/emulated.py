@@ -50,7 +50,8 @@ class EmulatedRuntime:
             self.launched.append(("fill", Stats(0, step.nbytes, 0)))
             return
         assert isinstance(step, Launch)
-        ranges = [_range(name, buffer) for name, buffer in buffers.items()]
+        written = {"workspace", *(output.name for output in plan.outputs)}
+        ranges = [_range(buffer, name in written) for name, buffer in buffers.items()]
         stats = self.emulator.launch(
             self._kernel(step), step.grid, step.block, step.shared_bytes, pack(step, buffers), ranges
         )
@@ -68,7 +69,7 @@ def emulated(seed: int = 0, **options: object) -> Iterator[EmulatedRuntime]:
         yield runtime
 
 
-def _range(name: str, buffer: Buffer) -> Range:
+def _range(buffer: Buffer, writable: bool) -> Range:
     """The memory of a buffer, from its lowest element to its highest."""
     itemsize = DTYPES[buffer.dtype].itemsize if buffer.dtype in DTYPES else np.dtype(buffer.dtype).itemsize
     if math.prod(buffer.shape) == 0:
@@ -76,4 +77,4 @@ def _range(name: str, buffer: Buffer) -> Range:
     reach = [(e - 1) * s * itemsize for e, s in zip(buffer.shape, buffer.strides, strict=True)]
     low = sum(r for r in reach if r < 0)
     high = sum(r for r in reach if r > 0) + itemsize
-    return Range(buffer.pointer + low, high - low, name not in ("x", "starts", "lengths"))
+    return Range(buffer.pointer + low, high - low, writable)

@@ -187,7 +187,8 @@ def test_one_cache_holds_every_plan(sample: Any, options: dict[str, Any], named:
 
     plan = atk.plan(tuple(sample.shape), 5, device="sm_90", **options, **named)
     r = plan.request
-    assert replan(r.options, r.shape, r.strides, r.dtype.name, r.axis, plan.device) == plan
+    x = (r.dtype.name, r.shape, r.strides)
+    assert replan(r.operator, x, {}, r.arguments, plan.device) == plan
     x = sample.transpose(0, 1)
     want = atk.approx_top_k(x, 5, **options, **named)
     cached_plan.cache_clear()

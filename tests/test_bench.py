@@ -16,14 +16,17 @@ import approxtopk as atk
 from approxtopk.dtypes import DTYPES
 from bench import recall, report, run
 from bench.__main__ import main
-from bench.case import Case
+from bench.case import Case, RankCase, SelectionCase, SoftCase, case_of
 from bench.clock import Once, interleaved
-from bench.inputs import KINDS, lengths, make
+from bench.inputs import KINDS, make
 from bench.peers import CPU, GPU, OURS
+from bench.run import FIELDS
 from bench.suites import SUITES
 
 from .emulated import emulated
 from .reference import assert_same_set, reference_top_k
+from .reference_rank import reference_ranks
+from .reference_soft import reference_magnitude, reference_magnitude_vjp, reference_mask, reference_mask_vjp
 
 ENTRIES = 600
 
@@ -56,11 +59,15 @@ def test_every_case_runs_in_the_emulator(suite: str) -> None:
 
 
 def run_emulated(cases: list[Case]) -> None:
-    with emulated():
+    with emulated() as machine:
         for case in cases:
-            result = run.measure(case, Emulated(), 0.0, OURS)
-            assert set(result["us"]) == {"approxtopk", "approxtopk, prepared"}
-            assert result["inputs"] == 2
+            machine.launched.clear()
+            ours = FIELDS[case.family].ours
+            result = run.measure(case, Emulated(), 0.0, ours)
+            assert set(result["us"]) == {contender.name for contender in ours}
+            ran = {name for name, _ in machine.launched} - {"fill"}
+            assert ran == set(result["plan"]["kernels"])
+            assert result["inputs"] == 2 and case_of(json.loads(json.dumps(result["case"]))) == case
             check(case)
 
 
@@ -94,55 +101,116 @@ class Recorded:
         pass
 
 
-@pytest.mark.parametrize("suite", ["quick", "indexer", "k-proportional"])
+@pytest.mark.parametrize("suite", ["quick", "indexer", "k-proportional", "soft", "rank"])
 def test_what_times_a_gpu_runs(suite: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On tensors of the emulated GPU, with a stand-in for PyTorch's events and graphs."""
+    pytest.importorskip("jax")
     torch = pytest.importorskip("torch")
     for name in ("Event", "CUDAGraph", "graph"):
         monkeypatch.setattr(torch.cuda, name, getattr(Recorded, name))
     for name in ("Stream", "set_stream", "synchronize"):
         monkeypatch.setattr(torch.cuda, name, Recorded.nothing)
+    monkeypatch.setattr(run, "_LONG", float("inf"))
     cases = distinct(suite)
     with emulated():
         place = run.Gpu("cpu")
         monkeypatch.setattr(place, "copies", lambda case: 2)
-        here = [peer for peer in place.contenders() if "cupy" not in peer.needs]
         for case in cases[:: max(1, len(cases) // 4)]:
+            everyone = place.contenders(FIELDS[case.family])
+            here = [peer for peer in everyone if "cupy" not in peer.needs and "compile" not in peer.name]
             result = run.measure(case, place, 0.0, here)
-            for name in ("approxtopk", "approxtopk, prepared", "copy", *([] if case.ragged else ["torch.topk"])):
-                assert set(result["us"][name]) == {"eager", "graph", "warm"}, name
             json.dumps(result)
-            assert ("jax.lax.top_k [sorted]" in result["us"]) == (not case.ragged)
+            answering = [peer for peer in here if not peer.missing(case)]
+            assert {"approxtopk", *(["torch.topk"] if suite == "quick" else [])} <= {peer.name for peer in answering}
+            for peer in answering:
+                ways = set(result["us"].get(peer.name, {}))
+                assert ways == ({"eager", "graph", "warm"} if peer.capturable else {"eager", "warm"}), peer.name
 
 
 def check(case: Case) -> None:
-    """Both ways to call us answer a case as the oracle does."""
-    x, limits, dtype = make(case), lengths(case) if case.ragged else None, DTYPES[case.dtype]
+    """Every way to call us answers a case as the oracle does."""
+    other = case.other()
+    for contender in FIELDS[case.family].ours:
+        x = make(case)
+        found = contender.prepare(case, x, other)()
+        {"selection": check_selection, "soft": check_soft, "rank": check_rank}[case.family](case, x, other, found)
+
+
+def check_selection(case: SelectionCase, x: Any, limits: Any, found: Any) -> None:
+    dtype = DTYPES[case.dtype]
     plan = case.plan("cpu")
     indices, values = reference_top_k(
         x.view(f"uint{dtype.bits}"), dtype, case.k, buckets=plan.buckets, k_per_bucket=plan.k_per_bucket, lengths=limits
     )
-    for contender in OURS:
-        found = contender.prepare(case, x, limits)()
-        assert found.indices.dtype == case.index and found.values.dtype == x.dtype
-        got = found.indices, found.values.view(values.dtype)
-        assert_same_set(got, (indices, values))
-        if case.sorted:
-            np.testing.assert_array_equal(got[0], indices)
+    assert found.indices.dtype == case.index and found.values.dtype == x.dtype
+    got = found.indices, found.values.view(values.dtype)
+    assert_same_set(got, (indices, values))
+    if case.sorted:
+        np.testing.assert_array_equal(got[0], indices)
 
 
-def test_all_contenders_of_a_cpu_are_timed() -> None:
-    case = Case(3, 500, 7)
+def check_soft(case: SoftCase, x: Any, g: Any, found: Any) -> None:
+    """Results within rounding of their type; derivatives within that of what they are computed from."""
+    y, dx = found if case.training else (found, None)
+    rounding = {"float32": 1e-6, "bfloat16": 2.0**-8}[case.dtype]
+    for row in range(case.rows):
+        numbers, k, l = x[row].astype(np.float64), float(case.k), case.l
+        largest = np.abs(numbers).max() if case.magnitude else 1.0
+        if case.magnitude:
+            want, tau = reference_magnitude(numbers, k, l, case.p)
+        else:
+            want = reference_mask(numbers, k, l, case.kind, case.p)
+        np.testing.assert_allclose(y[row].astype(np.float64), want, rtol=0, atol=rounding * largest)
+        if dx is None:
+            continue
+        cotangent = g[row].astype(np.float64)
+        if case.magnitude:
+            slopes, _, _ = reference_magnitude_vjp(numbers, cotangent, tau, l, case.p)
+        else:
+            slopes, _, _ = reference_mask_vjp(numbers, cotangent, k, l, case.kind, case.p)
+        if case.magnitude or case.dtype == "float32":
+            scale = np.abs(slopes).max(initial=1.0)
+            np.testing.assert_allclose(dx[row].astype(np.float64), slopes, rtol=0, atol=max(1e-4, rounding) * scale)
+        else:  # by a mask that is rounded, so that its slopes are of another one
+            assert abs(dx[row].astype(np.float64).sum()) <= 0.05 * np.abs(slopes).sum()
+
+
+def check_rank(case: RankCase, x: Any, index: Any, found: Any) -> None:
+    dtype = DTYPES[case.dtype]
+    greater, equal, _, valid = reference_ranks(x.view(f"uint{dtype.bits}"), dtype, index)
+    for got, want in zip(found, (greater, equal, valid), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("case", [SelectionCase(3, 500, 7), SoftCase(3, 500, 7, p=2.0), RankCase(3, 500)], ids=str)
+def test_all_contenders_of_a_cpu_are_timed(case: Case) -> None:
+    everyone = [*FIELDS[case.family].ours, *FIELDS[case.family].cpu]
     result = run.measure(case, run.Cpu(), 0.05)
-    names = {contender.name for contender in (*OURS, *CPU) if not contender.missing(case)}
-    assert names <= set(result["us"])
+    names = {contender.name for contender in everyone if not contender.missing(case)}
+    assert names == set(result["us"])
     assert all(t["low"] <= t["median"] <= t["high"] for ways in result["us"].values() for t in ways.values())
-    assert result["absent"]["jax.lax.approx_max_k [sorted]"] == "exact"
+    assert set(result["absent"]) == {contender.name for contender in everyone} - names
     json.dumps(result)
 
 
-def test_all_contenders_of_a_cpu_agree() -> None:
-    case = Case(3, 500, 7)
+def test_contenders_that_take_long_make_one_call_in_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    class Counting(Once):
+        def prepare(self, calls: Any, way: str, wait: Any = None) -> Any:
+            made.append(len(calls))
+            return super().prepare(calls, way, wait)
+
+    slow = CPU[0]._replace(name="slow", prepare=lambda case, x, other: lambda: time.sleep(0.01))
+    monkeypatch.setattr(run, "_LONG", 0.005)
+    place = run.Cpu(Counting())
+    monkeypatch.setattr(place, "copies", lambda case: 3)
+    result = run.measure(SelectionCase(3, 500, 7), place, 0.0, [slow, OURS[0]])
+    assert made == [1, 3, 3] and list(result["us"]["slow"]) == ["eager"]
+
+
+def test_all_contenders_of_a_selection_agree() -> None:
+    case = SelectionCase(3, 500, 7)
     x = make(case)
     want = atk.top_k(x, 7).values
     for contender in (*OURS, *CPU):
@@ -150,8 +218,47 @@ def test_all_contenders_of_a_cpu_agree() -> None:
             np.testing.assert_array_equal(np.asarray(contender.prepare(case, x, None)()[0]), want, contender.name)
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("form", [{}, {"p": 2.0}, {"kind": "sigmoid"}, {"magnitude": True}], ids=str)
+def test_all_contenders_of_a_soft_selection_agree(form: dict[str, Any], training: bool) -> None:
+    """As far as their iterations reach: those by hand in 20 steps, entmax in 30."""
+    case = SoftCase(5, 400, 9, training=training, **form)
+    x, g = make(case), case.other()
+    field = FIELDS["soft"]
+    check_soft(case, x, g, want := field.ours[0].prepare(case, x, g)())
+    found = [
+        peer for peer in field.cpu if not peer.missing(case) and "hard" not in peer.name and peer.name[:4] != "copy"
+    ]
+    assert len(found) >= (3 if form == {"p": 2.0} and not training else 1)
+    for peer in found:
+        got = peer.prepare(case, x, g)()
+        for one, other in zip(got, want, strict=True) if training else [(got, want)]:
+            error = np.abs(np.asarray(one) - other).max()
+            assert error <= (1e-3 if "bisection" in peer.name else 2e-5) * max(1, np.abs(other).max()), peer.name
+
+
+@pytest.mark.parametrize("targets", [1, 20])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_all_contenders_of_a_rank_agree(dtype: str, targets: int) -> None:
+    case = RankCase(5, 700, dtype, targets, inputs="ties")
+    x, index = make(case), case.other()
+    field = FIELDS["rank"]
+    check_rank(case, x, index, want := field.ours[0].prepare(case, x, index)())
+    first = reference_ranks(x.view(f"uint{DTYPES[dtype].bits}"), DTYPES[dtype], index)
+    for peer in field.cpu:
+        if not peer.missing(case) and peer.name not in ("copy", "the same, torch.compile"):
+            got = peer.prepare(case, x, index)()
+            if "argsort" in peer.name:
+                np.testing.assert_array_equal(got, first[0] + first[2])
+            elif "greater only" in peer.name:
+                np.testing.assert_array_equal(got, want.greater)
+            else:
+                np.testing.assert_array_equal(got[0], want.greater)
+                np.testing.assert_array_equal(got[1], want.equal)
+
+
 def test_absent_peers_say_so() -> None:
-    said = {contender.name: contender.missing(Case(2, 100, 5)) for contender in GPU}
+    said = {contender.name: contender.missing(SelectionCase(2, 100, 5)) for contender in GPU}
     assert said["RAFT [unsorted]"] == "pylibraft not installed"
     assert said["FlashInfer"] == "flashinfer not installed"
 
@@ -164,7 +271,7 @@ def test_a_peer_that_fails_is_reported_and_the_others_are_timed() -> None:
         return lambda: broken(case, x, limits)
 
     peers = [CPU[0]._replace(name="early", prepare=broken), CPU[0]._replace(name="late", prepare=fails)]
-    result = run.measure(Case(3, 500, 7), run.Cpu(Once()), 0.0, [*peers, CPU[0]])
+    result = run.measure(SelectionCase(3, 500, 7), run.Cpu(Once()), 0.0, [*peers, CPU[0]])
     assert list(result["us"]) == ["NumPy"]
     assert result["absent"] == {"early": "ImportError: planted", "late/eager": "ImportError: planted"}
 
@@ -188,9 +295,9 @@ class Recording(Once):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_inputs(kind: str) -> None:
-    x = make(Case(3, 1000, 5, inputs=kind))
+    x = make(SelectionCase(3, 1000, 5, inputs=kind))
     assert x.shape == (3, 1000) and x.dtype == np.float32 and x.flags.c_contiguous
-    np.testing.assert_array_equal(x, make(Case(3, 1000, 5, inputs=kind)))
+    np.testing.assert_array_equal(x, make(SelectionCase(3, 1000, 5, inputs=kind)))
     if kind in ("sorted", "reversed"):
         assert (np.diff(x if kind == "sorted" else x[:, ::-1]) >= 0).all()
 
@@ -215,6 +322,22 @@ def test_a_small_run_is_written_and_rendered(tmp_path: Path, capsys: pytest.Capt
     assert "| 1 x 1024 float32, k = 8, exact | exact |" in text
     assert "![small-time](small-time.png)" in text
     assert (tmp_path / "small-time.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_training_is_written_and_rendered(tmp_path: Path) -> None:
+    for name in ("torch", "sklearn", "matplotlib"):
+        pytest.importorskip(name)
+    path = tmp_path / "router.json"
+    main(["router", "--seeds", "1", "--epochs", "1", "--json", str(path)])
+    main(["report", str(path), "--out", str(tmp_path)])
+    text = (tmp_path / "router.md").read_text()
+    assert "| soft | " in text and "| hard | " in text and "(load " in text
+
+
+def test_pictures_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    main(["pictures", "--out", str(tmp_path)])
+    assert [path.read_bytes()[:4] for path in tmp_path.iterdir()] == [b"\x89PNG"]
 
 
 def test_nothing_is_rendered_without_its_file(tmp_path: Path) -> None:

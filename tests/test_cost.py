@@ -23,7 +23,7 @@ from approxtopk.planning.select import mappings, plan_select, seconds
 from approxtopk.request import Request
 from bench import sweep
 from bench.__main__ import main as bench
-from bench.case import Case
+from bench.case import SelectionCase
 
 from .emulated import EmulatedRuntime
 
@@ -233,15 +233,15 @@ def test_bytes_are_counted_in_sectors() -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        Case(2, 700, 9),
-        Case(2, 700, 9, "int8", sorted=False),
-        Case(1, 9000, 30, "float64"),
-        Case(1, 9000, 30, recall=0.95),
-        Case(2, 5000, 700, "float16", recall=0.95, sorted=False),
+        SelectionCase(2, 700, 9),
+        SelectionCase(2, 700, 9, "int8", sorted=False),
+        SelectionCase(1, 9000, 30, "float64"),
+        SelectionCase(1, 9000, 30, recall=0.95),
+        SelectionCase(2, 5000, 700, "float16", recall=0.95, sorted=False),
     ],
     ids=str,
 )
-def test_the_measuring_runs_on_the_emulator(case: Case) -> None:
+def test_the_measuring_runs_on_the_emulator(case: SelectionCase) -> None:
     """Every mapping of a case gives the same answer; only the clock is missing."""
     runtime = EmulatedRuntime(3)
     ran = list(sweep.measure(case, runtime, sweep.NumPy()))

@@ -32,6 +32,20 @@ SCRIPT = """
                     atk.approx_top_k(x, 20, buckets=16, k_per_bucket=2, certify=True)
                     atk.approx_top_k(x, 20, buckets=4, k_per_bucket=19, certify=True, lengths=np.array([n, n // 3]))
                     atk.approx_top_k(x.T, 20, axis=0, buckets=5, k_per_bucket=19, interleaved=False)
+            for axis, array in ((1, x), (0, x.T)):
+                for form in ({}, dict(p=2.5), dict(kind="laplace")):
+                    for vjp in (atk.soft_top_k_mask_vjp, atk.soft_top_k_vjp):
+                        for numbers in ({}, dict(copy_bytes=0)):
+                            with tuned(**numbers):
+                                y, pullback = vjp(array, 20.5, l=3.0, axis=axis, **form)
+                                pullback(y)
+                for m in (1, 3, 40):
+                    index = np.moveaxis(want[:, :m], 1, axis)
+                    lengths = np.array([n, n // 3])
+                    atk.rank(array, index, axis=axis, lengths=lengths)
+                    with tuned(split_blocks=4, split_entries=64, row_threads=32, thread_loads=1):
+                        got = np.moveaxis(atk.rank(array, index, ties="first", axis=axis), axis, 1)
+                        assert (got == np.arange(m)).all()
             ran |= {kernel for kernel, _ in runtime.launched}
     print(*sorted(ran))
 """

@@ -1,4 +1,4 @@
-"""JAX arrays described, and the compiled selection kept per plan."""
+"""JAX arrays described, and the compiled call kept per plan."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ...buffer import Buffer, Device, row_major
 from ...dtypes import DTYPES
@@ -15,7 +16,7 @@ from ...plan import Output, Plan
 from ...request import IndexDType
 from ...runtime.protocol import Runtime
 from ..common import unsupported
-from .selection import Selection, selection
+from .operators import Call, as_function
 
 __all__ = ["ADAPTER"]
 
@@ -25,7 +26,7 @@ _devices: dict[Any, Device] = {}
 
 # A Plan is slow to hash; the core's cache hands out the same object again, so its identity is the key. The value
 # holds plan and runtime, so that no other can take over their identity.
-_calls: dict[tuple[int, int, Device], tuple[Selection, Plan, Runtime]] = {}
+_calls: dict[tuple[int, int, Device], tuple[Call, Plan, Runtime]] = {}
 _MOST_CALLS = 4096
 
 
@@ -39,7 +40,7 @@ class JaxAdapter:
         """int64 exists with x64 only."""
         return ("int32", "int64") if _config.jax_enable_x64 else ("int32",)
 
-    def deferred(self, x: Any, starts: Any, lengths: Any) -> None:
+    def deferred(self, x: Any, *others: Any) -> None:
         """Never: JAX's tracers know their shapes."""
 
     def facts(self, x: Any, name: str = "x") -> Buffer:
@@ -99,10 +100,29 @@ class JaxAdapter:
         """Refuse all."""
         raise InvalidArgument("out is given and x is a JAX array; JAX's arrays are immutable: leave it away")
 
+    def floats(self, x: Any) -> Any:
+        """Integers as float32."""
+        return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.integer) else x
 
-def _compile(operator: Operator, names: tuple[str, ...], device: Device, plan: Plan, runtime: Runtime) -> Selection:
-    """The selection as a jitted function of its inputs, with the backend fixed as jit would fix it anyway."""
-    call: Selection = jax.jit(selection(operator, names, plan, runtime, device))
+    def per_row(self, array: Any, dtype: str, shape: tuple[int, ...]) -> Any:
+        """Converted and broadcast."""
+        number = jnp.issubdtype(array.dtype, jnp.integer) or jnp.issubdtype(array.dtype, jnp.floating)
+        array = array.astype(dtype) if number else array
+        return array if array.ndim else jnp.broadcast_to(array, shape)
+
+    def keep(self, x: Any, indices: Any, axis: int) -> Any:
+        """By JAX's own functions."""
+        kept = jnp.take_along_axis(x, indices, axis)
+        return jnp.put_along_axis(jnp.zeros_like(x), indices, kept, axis, inplace=False)
+
+    def ones(self, x: Any) -> Any:
+        """By JAX's own function."""
+        return jnp.ones_like(x)
+
+
+def _compile(operator: Operator, names: tuple[str, ...], device: Device, plan: Plan, runtime: Runtime) -> Call:
+    """The operator as a jitted function of its inputs, with the backend fixed as jit would fix it anyway."""
+    call: Call = jax.jit(as_function(operator, names, plan, runtime, device))
     if len(_calls) >= _MOST_CALLS:
         _calls.clear()
     _calls[id(plan), id(runtime), device] = (call, plan, runtime)

@@ -37,13 +37,13 @@ def name(plan: Plan, runtime: Runtime, kind: str) -> str:
     """Name `plan`, to run on `runtime` on a device of `kind`, for the attribute of a custom call."""
     r = plan.request
     inputs: list[tuple[str, str, tuple[int, ...]]] = [("x", r.dtype.name, r.shape)]
-    inputs += [(n, b.dtype, r.batch_shape) for n, b in (("starts", r.starts), ("lengths", r.lengths)) if b is not None]
+    inputs += [(name, dtype, shape) for name, (dtype, shape, _) in r.others.items()]
     if not any(known is runtime for known in _runtimes):
         _runtimes.append(runtime)
     text = json.dumps(
         {
-            "options": r.options,
-            "axis": r.axis,
+            "operator": r.operator,
+            "arguments": r.arguments,
             "inputs": inputs,
             "device": plan.device.name,
             "workspace": plan.workspace_bytes,
@@ -72,17 +72,10 @@ def _read(name: bytes, device: Device) -> _Call:
     """The call of that name where this process has not made it: an exported program, or one for another device."""
     record = json.loads(name)
     inputs = _described(record["inputs"])
-    (_, shape, strides, dtype), *bounds = inputs
+    x, *others = ((name, (dtype, shape, strides)) for name, shape, strides, dtype in inputs)
     runtime = serving(device)
-    plan = replan(
-        tuple(record["options"]),
-        shape,
-        strides,
-        dtype,
-        record["axis"],
-        runtime.device_info(device),
-        **{name: (dtype, shape, strides) for name, shape, strides, dtype in bounds},
-    )
+    info = runtime.device_info(device)
+    plan = replan(record["operator"], x[1], dict(others), record["arguments"], info)
     if plan.workspace_bytes > record["workspace"]:
         raise DeviceMismatch(
             f"x was traced for {record['device']}, with {record['workspace']} bytes of workspace, and runs on "

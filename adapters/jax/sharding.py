@@ -1,8 +1,8 @@
-"""A selection over several devices: each runs the rows it holds, and XLA is told so.
+"""A call over several devices: each runs the rows it holds, and XLA is told so.
 
-Rows are independent, so an array that is sharded over any axes but the one selected along is selected from where it
-is. Along that one XLA gathers it first where shardings are XLA's to choose, and it is an error where they are types.
-Before JAX 0.7, and without the Shardy partitioner, XLA gathers whatever is sharded but in ``shard_map``.
+Rows are independent, so what is asked of an array that is sharded over any axes but the one of its rows is worked out
+where it is. Along that one XLA gathers it first where shardings are XLA's to choose, and it is an error where they are
+types. Before JAX 0.7, and without the Shardy partitioner, XLA gathers whatever is sharded but in ``shard_map``.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from ...errors import DeviceMismatch
 from ...plan import Plan
 
-__all__ = ["Selection", "explicit", "partitioned", "vary_alike"]
+__all__ = ["Call", "explicit", "partitioned", "vary_alike"]
 
-Selection = Callable[..., "tuple[jax.Array, ...]"]
+Call = Callable[..., "tuple[jax.Array, ...]"]
 
 # Untyped: their names and arguments differ between releases.
 _lax: Any = jax.lax
@@ -34,15 +34,15 @@ _RULES = "need_replication_factors" in signature(custom_partitioning.def_partiti
 _reshard: Any = getattr(jax, "reshard", None) or getattr(jax.sharding, "reshard", None)
 
 
-def partitioned(local: Selection, plan: Plan) -> Selection:
-    """`local` as a function that XLA divides among devices as it likes, but for the axis selected along.
+def partitioned(local: Call, plan: Plan) -> Call:
+    """`local` as a function that XLA divides among devices as it likes, but for the axis of the rows.
 
     `local` plans for the arrays that it gets: the whole, or one device's part.
     """
     if not _RULES:
         return local
     r = plan.request
-    bounds = (r.starts is not None) + (r.lengths is not None)
+    inputs, outputs = _shapes(plan)
 
     def whole(*arrays: jax.Array) -> tuple[jax.Array, ...]:
         return local(*arrays)
@@ -51,12 +51,14 @@ def partitioned(local: Selection, plan: Plan) -> Selection:
 
     def shardings(mesh: Any, spec: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Of arguments and results, for x sharded so."""
-        batch = (*spec[: r.axis], *spec[r.axis + 1 :])
         whole = _named(mesh, _spec_of(*spec[: r.axis], None, *spec[r.axis + 1 :]))
-        rows = _named(mesh, _spec_of(*batch))
-        return (whole,) + (rows,) * bounds, (whole, whole, rows)[: len(plan.outputs)]
+        rows = _named(mesh, _spec_of(*r.without_axis(spec)))
+        given, wanted = (
+            tuple(whole if len(shape) == len(r.shape) else rows for shape in shapes) for shapes in (inputs, outputs)
+        )
+        return given, wanted
 
-    def partition(mesh: Any, arguments: Any, results: Any) -> tuple[Any, Selection, Any, Any]:
+    def partition(mesh: Any, arguments: Any, results: Any) -> tuple[Any, Call, Any, Any]:
         given, wanted = (tuple(array.sharding for array in arrays) for arrays in (arguments, results))
         if not _consistent(r.axis, arguments, results):
             place, spec = mesh, _spec(arguments[0])
@@ -66,12 +68,16 @@ def partitioned(local: Selection, plan: Plan) -> Selection:
             given, wanted = shardings(place, spec)
         return mesh, local, wanted, given
 
+    # Every array has an axis of its own along the rows, and shares the others.
+    letters = [f"n{i}" for i in range(len(inputs) + len(outputs))]
     axes = [f"a{i}" for i in range(len(r.shape))]
-    rows = " ".join(axes[: r.axis] + axes[r.axis + 1 :])
-    inputs = [" ".join((*axes[: r.axis], "n", *axes[r.axis + 1 :]))] + [rows] * bounds
-    outputs = [" ".join((*axes[: r.axis], "k", *axes[r.axis + 1 :]))] * 2 + [rows]
-    rule = f"{', '.join(inputs)} -> {', '.join(outputs[: len(plan.outputs)])}"
-    divided.def_partition(partition, sharding_rule=rule, need_replication_factors=("n", "k"))
+    words = []
+    for letter, shape in zip(letters, (*inputs, *outputs), strict=True):
+        rows = (*axes[: r.axis], letter, *axes[r.axis + 1 :])
+        words.append(" ".join(rows if len(shape) == len(r.shape) else r.without_axis(rows)))
+    rule = f"{', '.join(words[: len(inputs)])} -> {', '.join(words[len(inputs) :])}"
+    own = tuple(x for x, shape in zip(letters, (*inputs, *outputs), strict=True) if len(shape) == len(r.shape))
+    divided.def_partition(partition, sharding_rule=rule, need_replication_factors=own)
 
     def select(*arrays: jax.Array) -> tuple[jax.Array, ...]:
         mesh = _typeof(arrays[0]).sharding.mesh
@@ -81,6 +87,12 @@ def partitioned(local: Selection, plan: Plan) -> Selection:
         return results
 
     return select
+
+
+def _shapes(plan: Plan) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """Of a plan's inputs and outputs."""
+    r = plan.request
+    return (r.shape, *(shape for _, shape, _ in r.others.values())), tuple(output.shape for output in plan.outputs)
 
 
 def _consistent(axis: int, arguments: Any, results: Any) -> bool:
@@ -115,9 +127,10 @@ def _spec(array: Any) -> tuple[Any, ...] | None:
     return None if spec is None else (*spec, *(None,) * (len(array.shape) - len(spec)))
 
 
-def explicit(call: Selection, local: Selection, plan: Plan) -> Selection:
+def explicit(call: Call, local: Call, plan: Plan) -> Call:
     """`call`; where the sharding of x is part of its type, `local` on every device's part."""
-    axis, count = plan.request.axis, len(plan.outputs)
+    r = plan.request
+    axis, rank = r.axis, len(r.shape)
 
     def select(*arrays: jax.Array) -> tuple[jax.Array, ...]:
         named = frozenset[Any]().union(*map(_explicit_axes, arrays))
@@ -127,15 +140,15 @@ def explicit(call: Selection, local: Selection, plan: Plan) -> Selection:
         spec = (*sharding.spec, *(None,) * (arrays[0].ndim - len(sharding.spec)))
         if spec[axis] is not None:
             raise DeviceMismatch(
-                f"x of type {_typeof(arrays[0])} is sharded along axis {axis}, which is selected along; allowed are "
+                f"x of type {_typeof(arrays[0])} is sharded along axis {axis}, which rows lie along; allowed are "
                 "other axes: gather it with jax.reshard, or see approxtopk.adapters.jax.distributed"
             )
-        rows = _spec_of(*spec[:axis], *spec[axis + 1 :])
-        specs = (_spec_of(*spec), *(rows,) * (len(arrays) - 1))
-        parts = [arrays[0], *(_reshard(bound, _named(sharding.mesh, rows)) for bound in arrays[1:])]
-
-        wanted = (specs[0], specs[0], rows)[:count]
-        mapped: Selection = _shard_map(local, mesh=sharding.mesh, in_specs=specs, out_specs=wanted, axis_names=named)
+        whole, rows = _spec_of(*spec), _spec_of(*r.without_axis(spec))
+        specs = tuple(whole if array.ndim == rank else rows for array in arrays)
+        wanted = tuple(whole if len(shape) == rank else rows for shape in _shapes(plan)[1])
+        others = zip(arrays[1:], specs[1:], strict=True)
+        parts = [arrays[0], *(_reshard(array, _named(sharding.mesh, own)) for array, own in others)]
+        mapped: Call = _shard_map(local, mesh=sharding.mesh, in_specs=specs, out_specs=wanted, axis_names=named)
         return mapped(*parts)
 
     return select

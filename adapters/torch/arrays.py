@@ -16,8 +16,11 @@ from ...request import IndexDType
 from ...runtime.protocol import Runtime
 from ..common import misfit
 from ..protocol import Deferred
-from .memory import DTYPE_OF, describe, select
-from .ops import dispatch, gather, wrapped
+from .derivative import differentiable, needs_derivative
+from .dispatch import dispatch
+from .memory import DTYPE_OF, describe, run_plan
+from .registered import wrapped
+from .select import gather
 
 __all__ = ["ADAPTER"]
 
@@ -34,10 +37,13 @@ class TorchAdapter:
         """Both, always."""
         return ("int32", "int64")
 
-    def deferred(self, x: torch.Tensor, starts: Any, lengths: Any) -> Deferred | None:
+    def deferred(self, x: torch.Tensor, *others: Any) -> Deferred | None:
         """PyTorch's dispatcher, for tensors that are not plain memory."""
-        if wrapped(x) or (starts is not None and wrapped(starts)) or (lengths is not None and wrapped(lengths)):
+        if wrapped(x):
             return dispatch
+        for other in others:
+            if other is not None and wrapped(other):
+                return dispatch
         return None
 
     #: `memory.describe` itself: every microsecond counts.
@@ -53,7 +59,7 @@ class TorchAdapter:
         out: Sequence[torch.Tensor] | None = None,
         workspace: int | None = None,
     ) -> tuple[torch.Tensor, ...]:
-        """Select, and where a derivative is to follow, take the values by ``torch.gather``."""
+        """Run, and where a derivative is to follow, let autograd know: of a selection by ``torch.gather``."""
         x = inputs["x"]
         differentiated = x.requires_grad and _is_grad_enabled()
         if out is not None and differentiated:
@@ -61,14 +67,16 @@ class TorchAdapter:
                 "out is given and x is being differentiated; allowed is out without derivatives: "
                 "leave it away, or use torch.no_grad()"
             )
-        arrays = select(x, facts, plan, runtime, out, workspace)
+        if out is None and needs_derivative(operator, inputs):
+            return differentiable(operator, inputs, plan.request.arguments)
+        arrays = run_plan(x, facts, plan, runtime, out, workspace)
         if out is not None:
             # What autograd has saved of them is no longer true, and it must know.
             for array in arrays:
                 increment_version(array)
         elif differentiated and operator.derivative == "gather":
             values, indices, *others = arrays
-            return (gather(x, values, indices, plan.request.axis, plan.request.ragged), indices, *others)
+            return (gather(x, values, indices, plan.request.axis, len(inputs) > 1), indices, *others)
         return arrays
 
     def reserve(self, nbytes: int, x: torch.Tensor) -> tuple[object, int] | None:
@@ -97,6 +105,26 @@ class TorchAdapter:
             raise misfit(
                 output, dtype, f"a tensor ({kind}{array.dtype}, shape {tuple(array.shape)}, on {array.device})"
             )
+
+    def floats(self, x: torch.Tensor) -> torch.Tensor:
+        """Integers as float32."""
+        kind = x.dtype
+        return x if kind.is_floating_point or kind.is_complex or kind is torch.bool else x.to(torch.float32)
+
+    def per_row(self, array: torch.Tensor, dtype: str, shape: tuple[int, ...]) -> torch.Tensor:
+        """Converted, and broadcast without a copy."""
+        kind = array.dtype
+        array = array if kind.is_complex or kind is torch.bool else array.to(DTYPE_OF[dtype])
+        return array if array.ndim else array.expand(shape)
+
+    def keep(self, x: torch.Tensor, indices: torch.Tensor, axis: int) -> torch.Tensor:
+        """By PyTorch's own functions."""
+        where = indices.to(torch.int64)
+        return torch.zeros_like(x).scatter(axis, where, torch.gather(x, axis, where))
+
+    def ones(self, x: torch.Tensor) -> torch.Tensor:
+        """By PyTorch's own function."""
+        return torch.ones_like(x)
 
 
 ADAPTER = TorchAdapter()

@@ -15,8 +15,8 @@ from ...call import TopK
 from ...errors import ApproxTopKError, InvalidArgument, InvalidType
 from ...request import Request, integer, short, show
 from ...sharded import Arrays, Part, Split
-from . import ops
 from .arrays import ADAPTER
+from .registered import wrapped
 
 __all__ = ["approx_top_k", "top_k"]
 
@@ -193,7 +193,7 @@ def _check_tensor(x: Any) -> None:
         raise InvalidType(f"x must be a PyTorch tensor, this rank's shard, not {show(x)}")
     if hasattr(x, "to_local"):
         raise InvalidType(f"x is a {type(x).__name__}; allowed is this rank's shard as a tensor: pass x.to_local()")
-    if ops.wrapped(x.resolve_neg()):
+    if wrapped(x.resolve_neg()):
         raise InvalidArgument(
             "x is being traced, mapped or differentiated by torch.func or in forward mode, or is of a tensor subclass; "
             "allowed are plain tensors, with reverse-mode derivatives; under torch.compile, call from a function that "

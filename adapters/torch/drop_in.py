@@ -21,7 +21,7 @@ from ...request import Request, integer
 from ...runtime import serving
 from ...top_k import OPERATOR as EXACT
 from .arrays import ADAPTER
-from .ops import wrapped
+from .registered import wrapped
 
 __all__ = ["approx_topk", "topk"]
 

@@ -32,7 +32,7 @@ from ...planning.select import mappings
 from ...planning.select import seconds as planned_seconds
 from ...runtime import serving
 from . import aten_cost
-from .memory import describe, select
+from .memory import describe, run_plan
 
 __all__ = ["Enabled", "disable", "enable"]
 
@@ -193,7 +193,7 @@ def _select(x: torch.Tensor, k: int, dim: int, largest: bool, sorted: bool) -> t
     if not way.ran and x.is_cuda and torch.cuda.is_current_stream_capturing():
         return None  # kernels cannot be compiled and loaded now
     try:
-        answer = select(x, {"x": own}, way.plan, runtime)
+        answer = run_plan(x, {"x": own}, way.plan, runtime)
     except (BackendMissing, CompileError) as error:
         # Whoever calls torch.topk has not asked for us.
         way.failed = True

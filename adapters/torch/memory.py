@@ -15,7 +15,7 @@ from ...plan import Plan
 from ...runtime.protocol import Runtime
 from ..common import unsupported
 
-__all__ = ["DTYPE_OF", "check", "describe", "select"]
+__all__ = ["DTYPE_OF", "check", "describe", "run_plan"]
 
 _NAMES = {getattr(torch, name): name for name in DTYPES if hasattr(torch, name)}
 #: PyTorch's element type, by name.
@@ -77,7 +77,7 @@ def describe(x: torch.Tensor, name: str = "x") -> Buffer:
     return buffer
 
 
-def select(
+def run_plan(
     x: torch.Tensor,
     facts: Mapping[str, Buffer],
     plan: Plan,

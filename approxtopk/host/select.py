@@ -18,7 +18,7 @@ from .keys import Array, Order
 from .long import LongRow, long_rows
 from .rule import Rule
 
-__all__ = ["select"]
+__all__ = ["ALONE", "Where", "blocks", "select"]
 
 BLOCK_BYTES = 1 << 21
 """Input of one block of rows. It should stay in the cache, yet be worth some fifty NumPy calls: measured."""
@@ -127,11 +127,11 @@ def _whole(call: Call) -> None:
     at_once = max(BLOCK_BYTES // (n * x.itemsize), 1)
     if rows * n > ALONE:  # a block for everybody
         at_once = min(at_once, -(-rows // threads.width()))
-    parts = list(_blocks(lead, at_once))
+    parts = list(blocks(lead, at_once))
     threads.run(block, parts, len(parts))
 
 
-def _blocks(lead: tuple[int, ...], rows: int) -> Iterator[Where]:
+def blocks(lead: tuple[int, ...], rows: int) -> Iterator[Where]:
     """Index tuples that cut leading axes into blocks of about `rows` rows, in order.
 
     Trailing axes are taken whole while they fit, the one before them in pieces, those before it one by one.

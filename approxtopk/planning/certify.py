@@ -15,7 +15,7 @@ def certify(draft: Draft, b: int, guards: Pairs) -> None:
     threads = _threads(max(b, r.k))
     draft.launch(
         "certify",
-        draft.element(),
+        draft.keys(),
         r.rows,
         threads,
         32 * draft.entry_bytes,

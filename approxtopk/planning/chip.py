@@ -35,7 +35,7 @@ def chip_rows(draft: Draft) -> bool:
         return False
     draft.launch(
         "filter_row",
-        {**draft.element(), "SOURCE": 3, "VECTOR": vector, "UNROLL": 2},
+        {**draft.keys(), "SOURCE": 3, "VECTOR": vector, "UNROLL": 2},
         r.rows,
         threads,
         shared,

@@ -62,7 +62,7 @@ def filter_rows(draft: Draft) -> bool:
     unroll = max(2, min(8, tuning.bytes_in_flight // (vector * r.dtype.itemsize), 32 // vector))
     draft.launch(
         "filter_row",
-        {**draft.element(), "SOURCE": 0, "VECTOR": vector, "UNROLL": unroll},
+        {**draft.keys(), "SOURCE": 0, "VECTOR": vector, "UNROLL": unroll},
         r.rows * partitions,
         threads,
         _shared_bytes(draft, sample.loads * vector, sample.capacity),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..errors import InvalidArgument
-from ..request import Request
+from ..rows import RowsRequest
 
 __all__ = ["MOST_DIMS", "Layout"]
 
@@ -21,27 +21,26 @@ class Layout(NamedTuple):
     extents, strides : tuple of int
         The batch dimensions, outermost first, merged where the strides of all arrays allow; strides in elements.
         Never empty.
-    starts, lengths : tuple of int or None
-        Strides of those arrays along the same dimensions.
+    others : dict of str to tuple of int
+        Strides of the other inputs along the same dimensions.
     axis_stride : int
         Elements between neighbours along the axis.
     inner : int
-        Rows that stand side by side: the product of the axes behind the one selected along.
+        Rows that stand side by side: the product of the axes behind the one of the rows.
     slab : bool
         Whether the `inner` rows of one outer index, n entries each, are one contiguous piece of memory.
     """
 
     extents: tuple[int, ...]
     strides: tuple[int, ...]
-    starts: tuple[int, ...] | None
-    lengths: tuple[int, ...] | None
+    others: dict[str, tuple[int, ...]]
     axis_stride: int
     inner: int
     slab: bool
 
     @classmethod
-    def of(cls, request: Request) -> Layout:
-        """Work out the layout of a request's input.
+    def of(cls, request: RowsRequest) -> Layout:
+        """Work out the layout of a request's inputs.
 
         Raises
         ------
@@ -49,11 +48,15 @@ class Layout(NamedTuple):
             For a view with more than 32 batch dimensions that cannot be merged.
         """
         axis = request.axis
-        extents = (*request.shape[:axis], *request.shape[axis + 1 :])
-        own = (*request.strides[:axis], *request.strides[axis + 1 :])
-        bounds = [None if array is None else array.strides for array in (request.starts, request.lengths)]
-        steps = zip(*(strides for strides in (own, *bounds) if strides is not None), strict=True)
-        dims = _merge(list(zip(extents, steps, strict=True))) or [(1, (0, 0, 0))]
+        own = request.without_axis(request.strides)
+        # Of the batch shape as they are, or with an axis of their own.
+        others = {
+            name: strides if len(shape) < len(request.shape) else request.without_axis(strides)
+            for name, (_, shape, strides) in request.others.items()
+        }
+        extents = request.batch_shape
+        dims = _merge(list(zip(extents, zip(own, *others.values(), strict=True), strict=True)))
+        dims = dims or [(1, (0,) * (1 + len(others)))]
         inner_dims = _merge([(e, (s,)) for e, s in zip(extents[axis:], own[axis:], strict=True)])
         if len(dims) > MOST_DIMS:
             raise InvalidArgument(
@@ -64,12 +67,11 @@ class Layout(NamedTuple):
         axis_stride = request.strides[axis] if request.n > 1 else request.inner
         inner = request.inner
         slab = axis_stride == inner and (inner == 1 or inner_dims == [(inner, (1,))])
-        strides = iter(zip(*(steps for _, steps in dims), strict=True))
+        strides, *rest = zip(*(steps for _, steps in dims), strict=True)
         return cls(
             extents=tuple(e for e, _ in dims),
-            strides=next(strides),
-            starts=None if request.starts is None else next(strides),
-            lengths=None if request.lengths is None else next(strides),
+            strides=strides,
+            others=dict(zip(others, rest, strict=True)),
             axis_stride=axis_stride,
             inner=inner,
             slab=slab,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..plan import Argument
 from . import certify
 from .cost import BARRIER, SECTOR, SHARED, Chain, Work, loop, scan, sort
-from .draft import Draft, Pairs, power_of_two
+from .draft import Draft, Pairs, RowsDraft, power_of_two
 
 __all__ = [
     "copied_bytes",
@@ -101,7 +101,7 @@ def _shape(draft: Draft, rows: int, length: int, vector: int) -> _Shape:
     return _Shape(vector, threads, -(-positions // entries), entries)
 
 
-def threads_for(draft: Draft, length: int, vector: int) -> int:
+def threads_for(draft: RowsDraft, length: int, vector: int) -> int:
     """Threads of a block that has `length` entries to read."""
     tuning = draft.tuning
     return min(tuning.row_threads, max(64, power_of_two(length // (tuning.thread_loads * vector))))
@@ -113,12 +113,12 @@ def _passes(draft: Draft, source: Pairs | None) -> int:
     return keys if source is None else keys - (-draft.position_bytes * 8 // DIGIT)
 
 
-def neighbours(draft: Draft) -> int:
+def neighbours(draft: RowsDraft) -> int:
     """Entries of a row that one load of 16 bytes brings, where they are neighbours in memory; else 1."""
     return 16 // draft.request.dtype.itemsize if draft.layout.axis_stride == 1 else 1
 
 
-def copied_bytes(draft: Draft, vector: int) -> int:
+def copied_bytes(draft: RowsDraft, vector: int) -> int:
     """Size of a row's copy in shared memory, where loads are aligned as they are in memory."""
     positions = draft.request.n + 2 * (vector - 1)
     return (positions - positions % vector) * draft.request.dtype.itemsize
@@ -130,7 +130,7 @@ def _vector(draft: Draft, source: Pairs | None, b: int, interleaved: bool) -> in
 
 
 def _defines(draft: Draft, source: Pairs | None, vector: int) -> dict[str, int]:
-    element = draft.element() if source is None else {}
+    element = draft.keys() if source is None else {}
     return {**element, "SOURCE": int(source is not None), "VECTOR": vector}
 
 
@@ -145,7 +145,7 @@ def _entries(draft: Draft, source: Pairs | None, b: int, interleaved: bool) -> t
     return (*draft.rows(), *draft.where(source), per_row, b, int(interleaved))
 
 
-def scratch_bytes(draft: Draft) -> int:
+def scratch_bytes(draft: RowsDraft) -> int:
     """Size of the kernels' ``Scratch``."""
     return _aligned(BINS * draft.position_bytes + 32 * 8 + 3 * 8)
 

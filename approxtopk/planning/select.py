@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ..buffer import row_major
 from ..errors import InvalidArgument
 from ..exactness import exact_share
-from ..plan import DeviceInfo, HostCall, Output, Plan, Pointer, Step
+from ..plan import DeviceInfo, HostCall, Pointer, SelectionPlan, Step
 from ..request import Request
 from . import certify, chip, filter, order, radix, small, tuning, walk
 from .choose import EXACT, Choice, choose
@@ -24,7 +23,7 @@ _MOST_BLOCKS = 2**31 - 1
 _HOPELESS = 3.0
 
 
-def plan_select(request: Request, device: DeviceInfo) -> Plan:
+def plan_select(request: Request, device: DeviceInfo) -> SelectionPlan:
     """Plan `request` for `device`: of the mappings considered, the one that should take the least time.
 
     Raises
@@ -41,7 +40,7 @@ def plan_select(request: Request, device: DeviceInfo) -> Plan:
     return planned(min(mappings(r, device), key=seconds))
 
 
-def planned(draft: Draft) -> Plan:
+def planned(draft: Draft) -> SelectionPlan:
     """The plan of a mapping.
 
     Raises
@@ -171,17 +170,6 @@ def _select(draft: Draft, source: Pairs | None) -> None:
         order.order(draft, chosen, spare=source)
 
 
-def _outputs(r: Request) -> tuple[Output, ...]:
-    strides = row_major(r.output_shape)
-    outputs = [
-        Output("values", r.output_shape, strides, r.dtype.name),
-        Output("indices", r.output_shape, strides, r.index_dtype),
-    ]
-    if r.certify:
-        outputs.append(Output("exact", r.batch_shape, row_major(r.batch_shape), "bool"))
-    return tuple(outputs)
-
-
 def _certified_share(r: Request, choice: Choice) -> float | None:
     if not r.certify:
         return None
@@ -197,8 +185,8 @@ def _finish(
     steps: tuple[Step, ...] = (),
     bytes_read: int = 0,
     workspace_bytes: int = 0,
-) -> Plan:
-    return Plan(
+) -> SelectionPlan:
+    return SelectionPlan(
         request=request,
         device=device,
         route=choice.route,
@@ -206,7 +194,7 @@ def _finish(
         k_per_bucket=choice.k_per_bucket,
         expected_recall=choice.expected_recall,
         certified_share=_certified_share(request, choice),
-        outputs=_outputs(request),
+        outputs=request.outputs,
         steps=steps,
         bytes_read=bytes_read,
         workspace_bytes=workspace_bytes,

@@ -33,7 +33,7 @@ def small_rows(draft: Draft) -> bool:
     vector = min(neighbours(draft), entries)
     draft.launch(
         "warp_row",
-        {**draft.element(), "VECTOR": vector, "LANES": lanes, "ENTRIES": entries},
+        {**draft.keys(), "VECTOR": vector, "LANES": lanes, "ENTRIES": entries},
         -(-r.rows // rows),
         THREADS,
         rows * _survivor_bytes(draft, lanes),

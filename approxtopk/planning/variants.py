@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain, product
 from typing import Any, NamedTuple
 
 from ..dtypes import DTYPES
+from ..rank_request import RankRequest
 from ..request import Request
-from . import small, walk
+from ..soft_request import KINDS, REALS, SoftRequest, real_of
+from . import rank, small, soft, walk
 from .devices import REFERENCES
+from .draft import RowsDraft
 from .select import ways
 
 __all__ = ["Variant", "covering", "variants"]
@@ -52,7 +56,11 @@ class Variant(NamedTuple):
 def variants(architecture: str = "sm_90") -> tuple[Variant, ...]:
     """List the variants for the reference GPU of `architecture`, in a fixed order."""
     device = REFERENCES[architecture]
-    drafts = (draft for request in _requests() for draft in ways(request, device))
+    drafts: Iterator[RowsDraft] = chain(
+        (draft for request in _requests() for draft in ways(request, device)),
+        (draft for request in _soft() for draft in soft.ways(request, device)),
+        (next(rank.mappings(request, device)) for request in _ranks()),  # all have the same kernel
+    )
     return tuple(sorted({Variant(launch.kernel, launch.defines) for draft in drafts for launch in draft.launches}))
 
 
@@ -104,12 +112,39 @@ def _bucketed(dtype: str, mode: str, general: bool) -> Iterator[Request]:
         yield build(_MANY, 2**13, 16 * kept, 16, kept, interleaved=interleaved, sorted=False)
 
 
+def _soft() -> Iterator[SoftRequest]:
+    """Short rows and long ones, of neighbours and not; any p and the kinds."""
+    for dtype, general, n, stride in product(REALS, (False, True), (2**12, 2**20), (1, 2)):
+        shape, strides = _rows(general, _FEW, n, stride)
+        for name, kind in (*product(SoftRequest.OPERATORS[::2], KINDS), *product(SoftRequest.OPERATORS, KINDS[:1])):
+            arrays: dict[str, Any] = {}
+            if name.endswith("_vjp"):
+                arrays["g"] = (dtype, shape, strides)
+            if name == "soft_top_k_magnitude_vjp":
+                arrays["tau"] = (real_of(dtype), shape[:-1], strides[:-1])
+            yield SoftRequest.build(name, shape, strides, dtype, k=8, kind=kind, **arrays)
+
+
+def _ranks() -> Iterator[RankRequest]:
+    """One target, a few and many, of neighbours and not."""
+    for dtype, general, stride, m in product(DTYPES.values(), (False, True), (1, 2), (1, 2, 2**10)):
+        for mode in ("largest", "smallest") if dtype.kind == "f" else ("largest",):
+            shape, strides = _rows(general, _MANY, 2**12, stride)
+            index = ("int64", (*shape[:-1], m), (*(step * m for step in strides[:-1]), 1))
+            yield RankRequest.build("rank", shape, strides, dtype.name, index=index, mode=mode)
+
+
 def _request(
     name: str, dtype: str, mode: str, general: bool, rows: int, n: int, k: int, stride: int = 1, **arguments: Any
 ) -> Request:
-    """A request on rows that lie apart from each other, so that `general` batch dimensions do not merge."""
+    shape, strides = _rows(general, rows, n, stride)
+    return Request.build(name, shape, strides, dtype, k, mode=mode, **arguments)
+
+
+def _rows(general: bool, rows: int, n: int, stride: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape and strides of rows that lie apart from each other, so that `general` batch dimensions do not merge."""
     shape = (2, 2, max(rows // 4, 2), n) if general else (rows, n)
     strides = [stride]
     for extent in shape[:0:-1]:
         strides.insert(0, strides[0] * (extent + 1))
-    return Request.build(name, shape, tuple(strides), dtype, k, mode=mode, **arguments)
+    return shape, tuple(strides)

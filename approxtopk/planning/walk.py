@@ -222,7 +222,7 @@ def _split(draft: Draft, groups: int, steps: int, vector: int, threads: int, mos
 
 def _defines(draft: Draft, shape: _Shape) -> dict[str, int]:
     return {
-        **draft.element(),
+        **draft.keys(),
         "KEEP": shape.keep,
         "VECTOR": shape.vector,
         "UNROLL": shape.unroll,

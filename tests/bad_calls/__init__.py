@@ -10,6 +10,7 @@ from .dlpack_cases import dlpack_cases
 from .jax_cases import jax_cases
 from .numpy_cases import numpy_cases
 from .plan_cases import plan_cases
+from .soft_cases import soft_cases
 from .torch_cases import torch_cases
 
 __all__ = ["TABLES", "Case", "complaint", "table"]
@@ -21,6 +22,7 @@ TABLES: dict[str, Callable[[], Iterator[Case]]] = {
     "cupy": cupy_cases,
     "dlpack": dlpack_cases,
     "plan": plan_cases,
+    "soft": soft_cases,
 }
 
 

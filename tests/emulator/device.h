@@ -128,6 +128,13 @@ static inline float __int_as_float(int x) { return emulator::bits_as<float>(x); 
 static inline long long __double_as_longlong(double x) { return emulator::bits_as<long long>(x); }
 static inline double __longlong_as_double(long long x) { return emulator::bits_as<double>(x); }
 
+// CUDA's compiler knows these without a header; here they are the C library's.
+extern "C" {
+double exp(double), log(double), pow(double, double), cbrt(double), fma(double, double, double);
+double fabs(double), floor(double), ceil(double), sqrt(double);
+float expf(float), logf(float), fabsf(float), fmaf(float, float, float);
+}
+
 // ---- Barriers and warp intrinsics ---------------------------------------------------------------------------
 // `line` defaults to the caller's line in the joined source: it tells call sites apart and names them in errors.
 

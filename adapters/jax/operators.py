@@ -1,4 +1,4 @@
-"""One selection as a JAX function: derivative outside, vmap inside it, then the devices, the custom call innermost."""
+"""One call as a JAX function: derivative outside, vmap inside it, then the devices, the custom call innermost."""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 
 from ...buffer import Device, row_major
-from ...operator import Operator
+from ...operator import Operator, Pullback
 from ...plan import Plan
 from ...planning.cached import replan
+from ...rows import Given
 from ...runtime.protocol import Runtime
 from .handler import TARGET
 from .programs import name
-from .sharding import Selection, explicit, partitioned, vary_alike
+from .sharding import Call, explicit, partitioned, vary_alike
 
-__all__ = ["Selection", "selection"]
+__all__ = ["Call", "as_function"]
 
 _result: Any = jax.ShapeDtypeStruct
 
 
-def selection(operator: Operator, names: tuple[str, ...], plan: Plan, runtime: Runtime, device: Device) -> Selection:
+def as_function(operator: Operator, names: tuple[str, ...], plan: Plan, runtime: Runtime, device: Device) -> Call:
     """A function of the arrays `names` that runs `plan` on `runtime`, for ``jit``, ``vmap`` and any derivatives.
 
     `device` is the one that the plan was made for, or stands for several alike.
     """
 
     def local(*arrays: jax.Array) -> tuple[jax.Array, ...]:
-        return selection(operator, names, _plan_for(plan, names, arrays), runtime, device)(*arrays)
+        return as_function(operator, names, _plan_for(plan, names, arrays), runtime, device)(*arrays)
 
     inner = _mapped(names, plan, runtime, device)
-    request = plan.request
+    request: Any = plan.request
+    if isinstance(operator.derivative, Pullback):
+        return explicit(partial(_derived, _Derivative(operator, names, plan, inner)), local, plan)
     if operator.derivative != "gather" or request.dtype.kind != "f":
         return explicit(inner, local, plan)
 
@@ -76,18 +79,51 @@ def _derivative(axis: int, ragged: bool, primals: tuple[jax.Array, ...], tangent
     return _gathered(axis, ragged, *primals), slope
 
 
+class _Derivative:
+    """A call and the formula of its derivative, which JAX turns around for reverse mode, and differentiates again."""
+
+    def __init__(self, operator: Operator, names: tuple[str, ...], plan: Plan, call: Call) -> None:
+        assert isinstance(operator.derivative, Pullback)
+        self.formula = operator.derivative.jvp
+        self.names = names
+        self.arguments = plan.request.arguments
+        self.real = operator.derivative.real(plan.request.dtype.name)
+        self.outputs = tuple(output.name for output in plan.outputs)
+        self.call = call
+
+    def tangents(self, inputs: Any, outputs: Any, tangents: Any) -> tuple[jax.Array, ...]:
+        """Of the outputs, in their types."""
+        real = self.real
+        given = {name: array.astype(real) for name, array in zip(self.names, tangents, strict=True)}
+        arrays = dict(zip((*self.names, *self.outputs), (*inputs, *outputs), strict=True))
+        arrays = {name: array.astype(real) for name, array in arrays.items()}
+        found = self.formula(jnp, self.arguments, arrays, given)
+        return tuple(found[name].astype(array.dtype) for name, array in zip(self.outputs, outputs, strict=True))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _derived(how: _Derivative, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    return how.call(*arrays)
+
+
+@_derived.defjvp
+def _derived_jvp(how: _Derivative, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    outputs = _derived(how, *primals)
+    return outputs, how.tangents(primals, outputs, tangents)
+
+
 def _plan_for(plan: Plan, names: tuple[str, ...], arrays: tuple[Any, ...], axis: int | None = None) -> Plan:
     """What `plan` asks for, planned for these arrays: a batch of them, or one device's part."""
     r = plan.request
     if axis is None and arrays[0].shape == r.shape:
         return plan
-    described = [(str(array.dtype.name), array.shape, row_major(array.shape)) for array in arrays]
-    (_, (dtype, shape, strides)), *bounds = zip(names, described, strict=True)
-    where = r.axis if axis is None else axis
-    return replan(r.options, shape, strides, dtype, where, plan.device, **dict(bounds))
+    described: list[Given] = [(str(array.dtype.name), array.shape, row_major(array.shape)) for array in arrays]
+    (_, x), *others = zip(names, described, strict=True)
+    arguments = r.arguments if axis is None else r.arguments | {"axis": axis}
+    return replan(r.operator, x, dict(others), arguments, plan.device)
 
 
-def _mapped(names: tuple[str, ...], plan: Plan, runtime: Runtime, device: Device) -> Selection:
+def _mapped(names: tuple[str, ...], plan: Plan, runtime: Runtime, device: Device) -> Call:
     """Under vmap a batch is one axis more of every array, and a plan of its own."""
     axis = plan.request.axis
 
@@ -114,8 +150,8 @@ def _mapped(names: tuple[str, ...], plan: Plan, runtime: Runtime, device: Device
 
 def _call(plan: Plan, runtime: Runtime, device: Device, arrays: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     """The custom call; workspace is one result more, so that XLA allocates it."""
-    own = arrays[0].dtype
-    results = [_result(o.shape, own if o.name == "values" else np.dtype(o.dtype)) for o in plan.outputs]
+    own, kind = arrays[0].dtype, plan.request.dtype.name
+    results = [_result(o.shape, own if o.dtype == kind else np.dtype(o.dtype)) for o in plan.outputs]
     arrays = vary_alike(arrays)
     if not plan.steps:
         return vary_alike(tuple(jnp.ones(result.shape, result.dtype) for result in results), arrays)
