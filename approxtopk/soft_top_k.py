@@ -120,8 +120,8 @@ def soft_top_k_mask(
     Notes
     -----
     Equal entries get equal shares. -inf is no entry: it gets 0, whatever k, and a row with no more than k others gets 1
-    for those.
-    +inf gets 1, or an equal part of k where there are more than k. A row with a NaN is NaN, and touches no other.
+    for those. +inf gets 1, or an equal part of k where there are more than k. A row with a NaN is NaN, and touches no
+    other.
 
     float32 results are within 1e-6 of the exact mask, and so is their sum, relative to k; float64 within 1e-12. For
     other p than 2 and 4/3 the same holds of x: the result is that of a row whose entries differ by less than
@@ -149,7 +149,8 @@ def soft_top_k_mask(
         if registry.find(x).name != "numpy":
             raise InvalidType(f"method = {method!r} and x is no NumPy array; allowed with it are NumPy arrays")
         return soft_top_k_mask_by(method, x, k, l, p, axis)
-    return _run(_MASK, x, k, l, p, kind, axis)[0]
+    (mask,), *_ = _forward(_MASK, x, k, l, p, kind, axis)
+    return mask
 
 
 def soft_top_k(
@@ -194,7 +195,8 @@ def soft_top_k(
     array([-5.,  0.,  3.,  0.])
     """
     if choice("kind", kind, KINDS) == "pnorm":
-        return _run(_MAGNITUDE, x, k, l, p, kind, axis)[0]
+        (result, *_), *_ = _forward(_MAGNITUDE, x, k, l, p, kind, axis)
+        return result
     x = registry.find(x).floats(x)
     return x * soft_top_k_mask(abs(x), k, l=l, p=p, kind=kind, axis=axis)
 
@@ -238,13 +240,7 @@ def soft_top_k_mask_vjp(
     array([ 0.   ,  0.125,  0.   , -0.125])
     """
     (y,), arguments, others = _forward(_MASK, x, k, l, p, kind, axis)
-    given = {name: array for name, array in others.items() if name == "l"}
-    options = {name: value for name, value in arguments.items() if name != "k"}
-
-    def pullback(g: Any, /) -> SoftGradients:
-        return SoftGradients(*apply(_MASK_VJP, y, {"g": g, **given}, dict(options)))
-
-    return y, pullback
+    return y, _pullback(_MASK_VJP, y, {}, arguments, others)
 
 
 def soft_top_k_vjp(
@@ -288,13 +284,7 @@ def soft_top_k_vjp(
     if choice("kind", kind, KINDS) == "pnorm":
         x = registry.find(x).floats(x)
         (y, tau, rest), arguments, others = _forward(_MAGNITUDE, x, k, l, p, kind, axis)
-        given = {name: array for name, array in others.items() if name == "l"}
-        options = {name: value for name, value in arguments.items() if name != "k"}
-
-        def pullback(g: Any, /) -> SoftGradients:
-            return SoftGradients(*apply(_MAGNITUDE_VJP, x, {"g": g, "tau": tau, "rest": rest, **given}, dict(options)))
-
-        return y, pullback
+        return y, _pullback(_MAGNITUDE_VJP, x, {"tau": tau, "rest": rest}, arguments, others)
     x = registry.find(x).floats(x)
     mask, masks = soft_top_k_mask_vjp(abs(x), k, l=l, p=p, kind=kind, axis=axis)
 
@@ -306,10 +296,6 @@ def soft_top_k_vjp(
         return SoftGradients(g * mask + sign * dx, dk, dl)
 
     return x * mask, product
-
-
-def _run(operator: Operator, x: Any, k: Any, l: Any, p: Any, kind: Any, axis: Any) -> tuple[Any, ...]:
-    return _forward(operator, x, k, l, p, kind, axis)[0]
 
 
 def _forward(
@@ -336,6 +322,19 @@ def _forward(
         dtype = dtype_name("x", x.dtype, f"allowed are {', '.join(REALS)} and integers", UnsupportedDType)
         others[name] = adapter.per_row(value, real_of(dtype), (*shape[:where], *shape[where + 1 :]))
     return apply(operator, x, others, dict(arguments)), arguments, others
+
+
+def _pullback(
+    operator: Operator, x: Any, saved: dict[str, Any], arguments: dict[str, Any], others: dict[str, Any]
+) -> Callable[[Any], SoftGradients]:
+    """The function that runs the derivative: of `x`, of what else the call returned, and of l as it was."""
+    kept = saved | {name: array for name, array in others.items() if name == "l"}
+    options = {name: value for name, value in arguments.items() if name != "k"}
+
+    def pullback(g: Any, /) -> SoftGradients:
+        return SoftGradients(*apply(operator, x, {"g": g, **kept}, dict(options)))
+
+    return pullback
 
 
 def _float(value: Any) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+import pytest
 
 from approxtopk.dtypes import DTYPES, DType
 
-__all__ = ["KINDS", "make"]
+__all__ = ["KINDS", "make", "some"]
 
 KINDS = (
     "random",
@@ -38,6 +41,13 @@ def make(kind: str, dtype: str, shape: tuple[int, ...], seed: int = 0) -> np.nda
         order = np.argsort(_value_order(bits, element), axis=-1, kind="stable")
         bits = np.take_along_axis(bits, order if kind == "sorted" else order[..., ::-1], axis=-1)
     return bits
+
+
+def some(names: Iterable[str], every: int) -> list[Any]:
+    """Parameters of a test: every so many of them always, the others nightly."""
+    return [
+        name if at % every == 0 else pytest.param(name, marks=pytest.mark.nightly) for at, name in enumerate(names)
+    ]
 
 
 def _make(kind: str, element: DType, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -265,3 +265,22 @@ def test_dlpack_arrays_of_a_gpu(gpus: FakeCupy) -> None:
         mine = Watched(host, device_type=2)
         atk.top_k(mine, 5)
         assert mine.told == stream.ptr == gpus.launches[-1][2]
+
+
+def test_soft_top_k_and_ranks(gpus: FakeCupy) -> None:
+    import cupy
+
+    x = np.random.default_rng(0).standard_normal((4, 300)).astype(np.float32)
+    g, l = np.ascontiguousarray(x[::-1]), np.array([0.5, 1.0, 2.0, 0.1], np.float32)
+    for vjp in (atk.soft_top_k_mask_vjp, atk.soft_top_k_vjp):
+        result, pullback = vjp(on_gpu(x), 7.5, l=on_gpu(l))
+        want, plain = vjp(x, 7.5, l=l)
+        assert type(result) is cupy.ndarray and result.dtype == np.float32
+        for ours, theirs in zip((result, *pullback(on_gpu(g))), (want, *plain(g)), strict=True):
+            np.testing.assert_allclose(read(ours), theirs, rtol=1e-5, atol=1e-5)
+    index = np.array([3, 299, 0, 17])
+    for ours, theirs in zip(atk.rank_counts(on_gpu(x), on_gpu(index)), atk.rank_counts(x, index), strict=True):
+        assert type(ours) is cupy.ndarray
+        np.testing.assert_array_equal(read(ours), theirs)
+    with pytest.raises(atk.InvalidType, match="l must be a CuPy array, as x is"):
+        atk.soft_top_k_mask(on_gpu(x), 3, l=l)

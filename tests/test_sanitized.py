@@ -32,8 +32,9 @@ SCRIPT = """
                     atk.approx_top_k(x, 20, buckets=16, k_per_bucket=2, certify=True)
                     atk.approx_top_k(x, 20, buckets=4, k_per_bucket=19, certify=True, lengths=np.array([n, n // 3]))
                     atk.approx_top_k(x.T, 20, axis=0, buckets=5, k_per_bucket=19, interleaved=False)
-            for axis, array in ((1, x), (0, x.T)):
-                for form in ({}, dict(p=2.5), dict(kind="laplace")):
+            # What follows depends neither on how many multiprocessors there are nor, much, on the length of rows.
+            for axis, array in ((1, x), (0, x.T)) if multiprocessors == 132 and n == 700 else ():
+                for form in ({}, dict(kind="laplace")):
                     for vjp in (atk.soft_top_k_mask_vjp, atk.soft_top_k_vjp):
                         for numbers in ({}, dict(copy_bytes=0)):
                             with tuned(**numbers):

@@ -94,7 +94,7 @@ def _forward(draft: RowsDraft, r: SoftRequest) -> None:
     else:
         results = (Pointer("y"), Pointer("tau"), Pointer("rest"))
     draft.launch(
-        r.operator[:5] + r.operator[11:],
+        r.operator.replace("top_k_", ""),
         defines,
         r.rows,
         threads,
@@ -124,7 +124,7 @@ def _derivative(draft: RowsDraft, r: SoftRequest) -> None:
         defines["SMOOTH"] = int(smooth)
     threshold = () if is_mask else (*draft.per_row("tau"), *draft.per_row("rest"))
     draft.launch(
-        r.operator[:5] + r.operator[11:],
+        r.operator.replace("top_k_", ""),
         defines,
         r.rows,
         threads,
