@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ..buffer import Buffer
 from ..dtypes import DTYPES
@@ -10,7 +11,7 @@ from ..errors import InvalidArgument, UnsupportedDType
 from ..plan import Output, Plan
 from ..request import short
 
-__all__ = ["misfit", "name_buffers", "unsupported"]
+__all__ = ["misfit", "name_buffers", "result_types", "unsupported"]
 
 _new = tuple.__new__
 
@@ -27,6 +28,15 @@ def name_buffers(
     if plan.workspace_bytes:
         buffers["workspace"] = _new(Buffer, (workspace, (plan.workspace_bytes,), (1,), "uint8", device))
     return buffers
+
+
+def result_types(plan: Plan, own: object, name: str) -> list[Any]:
+    """Element types of a plan's outputs: the framework's `own` for the first, if it has x's, of this name.
+
+    Not all frameworks know all of them by name, or mean x's by it.
+    """
+    first, *others = plan.outputs
+    return [own if first.dtype == name else first.dtype, *[output.dtype for output in others]]
 
 
 def misfit(output: Output, dtype: object, came: str) -> InvalidArgument:

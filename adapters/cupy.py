@@ -16,7 +16,7 @@ from ..operator import Operator
 from ..plan import Output, Plan
 from ..request import IndexDType
 from ..runtime.protocol import Runtime
-from .common import misfit, name_buffers
+from .common import misfit, name_buffers, result_types
 from .numpy import dtype_name
 
 __all__ = ["ADAPTER"]
@@ -76,8 +76,8 @@ class CupyAdapter:
         # The pool and the current stream are the current device's: both are asked on x's.
         with cupy.cuda.Device(facts["x"].device.index):
             if out is None:
-                own, kind = inputs["x"].dtype, facts["x"].dtype
-                arrays = tuple([cupy.empty(o.shape, own if o.dtype == kind else o.dtype) for o in plan.outputs])
+                types = result_types(plan, inputs["x"].dtype, facts["x"].dtype)
+                arrays = tuple([cupy.empty(o.shape, dtype) for o, dtype in zip(plan.outputs, types, strict=True)])
             else:
                 arrays = tuple(out)
             if plan.steps:

@@ -246,12 +246,13 @@ class DLPackAdapter:
                     borrowed.release()
         if take is None:
             return tuple(arrays)
-        values, *others = arrays
+        first, *others = arrays
+        alike = plan.outputs[0].dtype == own.dtype
         try:
-            return (take(_Relabelled(values, own.dtype)), *map(take, others))
+            return (take(_Relabelled(first, own.dtype) if alike else first), *map(take, others))
         except Exception:
             # It exports what it does not import. All results go the other way, so that they are of one kind.
-            return (values.view(_own_dtype(own)), *others)
+            return (first.view(_own_dtype(own)) if alike else first, *others)
 
     def reserve(self, nbytes: int, x: Any) -> None:
         """Workspace is new for every call."""

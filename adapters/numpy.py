@@ -17,7 +17,7 @@ from ..operator import Operator
 from ..plan import Output, Plan
 from ..request import IndexDType
 from ..runtime.protocol import Runtime
-from .common import misfit, name_buffers, unsupported
+from .common import misfit, name_buffers, result_types, unsupported
 from .protocol import Deferred
 
 __all__ = ["ADAPTER", "address", "dtype_name", "scratch"]
@@ -90,9 +90,8 @@ class NumpyAdapter:
     ) -> tuple[NDArray[Any], ...]:
         """Execute `plan` on memory of NumPy's."""
         if out is None:
-            # NumPy knows bfloat16 and float8 only as the objects that other packages bring.
-            own, kind = inputs["x"].dtype, facts["x"].dtype
-            arrays = tuple([np.empty(o.shape, own if o.dtype == kind else o.dtype) for o in plan.outputs])
+            types = result_types(plan, inputs["x"].dtype, facts["x"].dtype)
+            arrays = tuple([np.empty(o.shape, dtype) for o, dtype in zip(plan.outputs, types, strict=True)])
         else:
             arrays = tuple(out)
         if plan.steps:

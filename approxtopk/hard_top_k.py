@@ -44,9 +44,10 @@ def hard_top_k_mask(x: Any, k: int, /, *, axis: int = -1) -> Any:
     array([0., 0., 1., 1.])
     """
     adapter = registry.find(x)
+    ones = adapter.ones(x)
     _check(x)
     indices = top_k(x, k, axis=axis, sorted=False).indices
-    return adapter.keep(adapter.ones(x), indices, axis)
+    return adapter.keep(ones, indices, axis)
 
 
 def hard_top_k_magnitude(x: Any, k: int, /, *, axis: int = -1) -> Any:

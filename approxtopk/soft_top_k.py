@@ -316,8 +316,11 @@ def _forward(
             arguments[name] = _float(value)
             continue
         registry.check(name, value, adapter)
+        if adapter.name == "dlpack":  # whose objects tell nothing of themselves
+            others[name] = value
+            continue
         _check_real(name, value)
-        shape = tuple(getattr(x, "shape", ()))
+        shape = tuple(x.shape)
         where = axis_of(shape, integer("axis", axis))
         dtype = dtype_name("x", x.dtype, f"allowed are {', '.join(REALS)} and integers", UnsupportedDType)
         others[name] = adapter.per_row(value, real_of(dtype), (*shape[:where], *shape[where + 1 :]))

@@ -45,9 +45,7 @@ def make(kind: str, dtype: str, shape: tuple[int, ...], seed: int = 0) -> np.nda
 
 def some(names: Iterable[str], every: int) -> list[Any]:
     """Parameters of a test: every so many of them always, the others nightly."""
-    return [
-        name if at % every == 0 else pytest.param(name, marks=pytest.mark.nightly) for at, name in enumerate(names)
-    ]
+    return [name if at % every == 0 else pytest.param(name, marks=pytest.mark.nightly) for at, name in enumerate(names)]
 
 
 def _make(kind: str, element: DType, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -178,3 +178,24 @@ def test_dlpack_without_ml_dtypes_is_refused_before_anything_runs(monkeypatch: p
     with substitute("cpu", machine), pytest.raises(atk.BackendMissing, match="ml_dtypes"):
         atk.top_k(x, 3)
     assert (machine.runs, x.deleted) == (0, 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("housed", [False, True])
+def test_dlpack_soft_top_k_and_ranks(housed: bool, dtype: str) -> None:
+    namespace = pytest.importorskip("torch") if housed else RuntimeError("none")
+
+    def foreign(array: np.ndarray) -> Foreign:
+        return Housed(array, namespace)
+
+    x, index = rows((4, 20), 1).astype(dtype), np.array([3, 0, 19, 7])
+    for ours, theirs in zip(atk.rank_counts(foreign(x), foreign(index)), atk.rank_counts(x, index), strict=True):
+        assert str(ours.dtype).endswith("int64")
+        np.testing.assert_array_equal(np.asarray(ours), theirs)
+    if dtype != "int64":
+        k = np.array([1, 2.5, 3, 4], dtype)
+        ours = atk.soft_top_k_mask(foreign(x), foreign(k), l=2)
+        assert str(ours.dtype).endswith(dtype)
+        np.testing.assert_array_equal(np.asarray(ours), atk.soft_top_k_mask(x, k, l=2))
+    with pytest.raises(atk.InvalidType, match="known by DLPack only"):
+        atk.hard_top_k_mask(foreign(x), 3)

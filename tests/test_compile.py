@@ -425,7 +425,8 @@ SLOW = {"bucket_row", "rank", "soft_mask", "soft_magnitude"}
 @needs_nvrtc
 @pytest.mark.parametrize("source", [source for source in SOURCES if source != "bucket_walk"])
 def test_the_other_kernels_compile_quickly(source: str) -> None:
-    of_source(source, covering(tuple(v for v in variants(MAIN) if v.common and v.kernel == source)))
+    # Those that have most values of macros no other has; all nightly.
+    of_source(source, covering(tuple(v for v in variants(MAIN) if v.common and v.kernel == source))[:4])
 
 
 @needs_nvrtc

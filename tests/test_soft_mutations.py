@@ -74,8 +74,8 @@ MUTANTS = {
     "magnitude: r left out": ("soft_magnitude", "narrow(z * problem.l + r)", "narrow(z * problem.l)"),
     "magnitude: the threshold's distance in its place": (
         "soft_magnitude",
-        "store(p.tau + row, narrow(problem.tau()))",
-        "store(p.tau + row, narrow(problem.at))",
+        "store(p.tau + row, nearest);",
+        "store(p.tau + row, narrow(problem.at));",
     ),
     "magnitude: as many entries as are wanted": ("soft_magnitude", "special.least) <= k)", "special.least) < k)"),
     "magnitude: window too low": ("soft_magnitude", "greatest + l * p.power.root(greatest)", "greatest"),
