@@ -419,7 +419,8 @@ def test_a_walk_compiles_quickly(dtype: str, kept: int) -> None:
 
 #: The fused walk is a walk and a selection; several targets are compared in as many ways as words have entries; the
 #: soft ones solve for a threshold besides.
-SLOW = {"bucket_row", "rank", "soft_mask", "soft_magnitude"}
+SLOW = {"bucket_row": 0.6, "rank": 0.6, "rank_many": 0.6, "soft_mask": 1.0, "soft_magnitude": 1.0}
+SLOW |= {"soft_mask_vjp": 0.6, "soft_magnitude_vjp": 0.6}
 
 
 @needs_nvrtc
@@ -442,8 +443,7 @@ def of_source(source: str, work: tuple[Variant, ...]) -> None:
         key = tuple((name, value) for name, value in variant.defines if name not in ("LARGEST", "LARGEST_NUMBER"))
         if key not in seen:
             seen.add(key)
-            slow = source in SLOW or dict(variant.defines).get("KEEP", 1) > 8
-            compiles_quickly(variant, 0.6 if slow else 0.3)
+            compiles_quickly(variant, SLOW.get(source, 0.6 if dict(variant.defines).get("KEEP", 1) > 8 else 0.3))
 
 
 def compiles_quickly(variant: Variant, limit: float) -> None:
