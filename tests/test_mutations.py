@@ -303,9 +303,8 @@ def test_a_battery_passes_on_the_real_kernels(battery: Callable[[], None]) -> No
     battery()
 
 
-@pytest.mark.parametrize("name", MUTANTS)
-def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, right, wrong = MUTANTS[name]
+def plant(monkeypatch: pytest.MonkeyPatch, source: str, right: str, wrong: str) -> None:
+    """Let the emulator compile `source` with `wrong` in the place of `right`."""
     real: Callable[[str], str] = emulated.joined
     assert right in real(source), "the kernel has changed: plant this bug anew"
 
@@ -313,5 +312,11 @@ def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> 
         return real(stem).replace(right, wrong) if stem == source else real(stem)
 
     monkeypatch.setattr(emulated, "joined", joined)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, right, wrong = MUTANTS[name]
+    plant(monkeypatch, source, right, wrong)
     with pytest.raises((AssertionError, EmulatorError)):
         BATTERIES[source]()

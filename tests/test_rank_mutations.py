@@ -11,11 +11,11 @@ import pytest
 from approxtopk.plan import Launch
 from approxtopk.planning.rank import FEW
 
-from . import emulated
 from .backends import tuned
 from .emulated import EmulatedRuntime
 from .emulator import EmulatorError
 from .inputs import make, some
+from .test_mutations import plant
 from .test_rank_kernel import SPLIT, check, counters_after, targets
 
 #: What to break: the kernel, the element type it shows with, the line's text and what replaces it.
@@ -189,12 +189,6 @@ def test_a_battery_passes_on_the_real_kernels(kernel: str, dtype: str) -> None:
 @pytest.mark.parametrize("name", some(MUTANTS, 3))
 def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel, dtype, right, wrong = MUTANTS[name]
-    real: Callable[[str], str] = emulated.joined
-    assert right in real(kernel), "the kernel has changed: plant this bug anew"
-
-    def joined(stem: str) -> str:
-        return real(stem).replace(right, wrong) if stem == kernel else real(stem)
-
-    monkeypatch.setattr(emulated, "joined", joined)
+    plant(monkeypatch, kernel, right, wrong)
     with pytest.raises((AssertionError, EmulatorError)):
         BATTERIES[kernel](dtype)

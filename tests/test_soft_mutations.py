@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from . import emulated
 from .emulator import EmulatorError
 from .inputs import some
 from .soft_calls import FORMS, SMALL, call, drawn
+from .test_mutations import plant
 from .test_soft_kernel import check_equal_rows, check_magnitude, check_magnitude_vjp, check_mask, check_mask_vjp
 
 #: What to break: the source file's stem, the text and what replaces it.
@@ -176,12 +176,6 @@ def test_a_battery_passes_on_the_real_kernels(battery: Callable[[], None]) -> No
 @pytest.mark.parametrize("name", some(MUTANTS, 3))
 def test_a_planted_bug_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source, right, wrong = MUTANTS[name]
-    real: Callable[[str], str] = emulated.joined
-    assert right in real(source), "the kernel has changed: plant this bug anew"
-
-    def joined(stem: str) -> str:
-        return real(stem).replace(right, wrong) if stem == source else real(stem)
-
-    monkeypatch.setattr(emulated, "joined", joined)
+    plant(monkeypatch, source, right, wrong)
     with pytest.raises((AssertionError, EmulatorError)):
         BATTERIES[source]()
