@@ -6,17 +6,15 @@ from typing import Any, Literal, NamedTuple
 
 from .adapters import registry
 from .call import apply
-from .errors import InvalidArgument
 from .operator import Operator
-from .request import choice, integer
+from .rank_request import TIES, Ties
+from .request import choice
 
 __all__ = ["RankCounts", "rank", "rank_counts"]
 
 _RANK = Operator(
-    "rank", ("x", "index", "value", "lengths"), ("greater", "equal", "before", "valid"), derivative=None, counts=True
+    "rank", ("x", "index", "value", "lengths"), ("rank", "greater", "equal", "valid"), derivative=None, counts=True
 )
-
-Ties = Literal["optimistic", "pessimistic", "average", "first"]
 
 
 class RankCounts(NamedTuple):
@@ -94,8 +92,7 @@ def rank_counts(x: Any, index: Any = None, /, *, value: Any = None, axis: int = 
     >>> greater, equal, valid
     (array([0, 3]), array([2, 1]), array([4, 4]))
     """
-    greater, equal, _, valid = _count(x, index, axis, "largest", lengths, value)
-    return RankCounts(greater, equal, valid)
+    return RankCounts(*_apply(x, index, value, lengths, {"axis": axis}))
 
 
 def rank(
@@ -145,24 +142,13 @@ def rank(
     >>> atk.rank(logits, 2, ties="average")
     array([0.5])
     """
-    choice("ties", ties, ("optimistic", "pessimistic", "average", "first"))
-    first = integer("base", base)
-    if abs(first) > 2**30:
-        raise InvalidArgument(f"base = {first} is out of range; allowed are {-(2**30)} to {2**30}")
-    greater, equal, before, _ = _count(x, index, axis, mode, lengths)
-    exists = equal > 0
-    if ties == "average":
-        adapter = registry.find(equal)
-        real = "float64" if "int64" in adapter.index_dtypes() else "float32"  # what there is of it in JAX
-        above = adapter.per_row(equal - 1, real, ()) / 2
-    else:
-        above = {"optimistic": 0, "pessimistic": equal - 1, "first": before}[ties]
-    # -1 where there is no such entry.
-    return (greater + above + first + 1) * exists - 1
+    options = {"axis": axis, "mode": mode, "ties": choice("ties", ties, TIES), "base": base}
+    (ranks,) = _apply(x, index, None, lengths, options)
+    return ranks
 
 
-def _count(x: Any, index: Any, axis: Any, mode: Any, lengths: Any, value: Any = None) -> tuple[Any, ...]:
-    options, others = {"axis": axis, "mode": mode}, {"value": value, "lengths": lengths}
+def _apply(x: Any, index: Any, value: Any, lengths: Any, options: dict[str, Any]) -> tuple[Any, ...]:
+    others = {"value": value, "lengths": lengths}
     if registry.is_array(index):
         others = {"index": index, **others}
     else:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from .dtypes import DTYPES
 from .errors import InvalidArgument, InvalidType, UnsupportedDType
 from .request import IndexDType, choice, index_dtype_of, integer, per_row_integers, show
 from .rows import Given, PerRow, RowsRequest, axis_of
 
-__all__ = ["RankRequest"]
+__all__ = ["TIES", "RankRequest", "Ties"]
+
+Ties = Literal["optimistic", "pessimistic", "average", "first"]
+TIES: tuple[Ties, ...] = get_args(Ties)
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class RankRequest(RowsRequest):
         As in `RowsRequest`.
     largest : bool
         Whether large values rank first.
+    ties : {"optimistic", "pessimistic", "average", "first"} or None
+        Which rank of equal entries is wanted; None: not ranks, but the counts that they are made of.
+    base : int
+        The rank of the first entry.
     index : int, Given or None
         The target of all rows, or an array of targets: of the batch shape, or of x's shape with another extent along
         the axis. None where the targets are given by value.
@@ -33,10 +40,12 @@ class RankRequest(RowsRequest):
     lengths : PerRow or None
         How many entries of each row exist.
     count_dtype : {"int32", "int64"}
-        Type of the counts.
+        Type of counts and ranks; ranks that are averages are floats of this width.
     """
 
     largest: bool
+    ties: Ties | None
+    base: int
     index: int | Given | None
     value: Given | None
     lengths: PerRow | None
@@ -68,21 +77,26 @@ class RankRequest(RowsRequest):
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments that `build` makes this of, but for arrays."""
         own = {"axis": self.axis, "mode": "largest" if self.largest else "smallest", "count_dtype": self.count_dtype}
-        return own | ({"index": self.index} if isinstance(self.index, int) else {})
+        ranks = {} if self.ties is None else {"ties": self.ties, "base": self.base}
+        return own | ranks | ({"index": self.index} if isinstance(self.index, int) else {})
 
     @property
     def results(self) -> tuple[tuple[str, tuple[int, ...], str], ...]:
-        """Entries above each target, equal to it, and of those before it; and how many exist in each row."""
-        counts = [(name, self.targets_shape, str(self.count_dtype)) for name in ("greater", "equal", "before")]
-        return (*counts, ("valid", self.batch_shape, str(self.count_dtype)))
+        """Ranks of the targets; or entries above each target and equal to it, and how many exist in each row."""
+        dtype = str(self.count_dtype)
+        if self.ties is not None:
+            return (("rank", self.targets_shape, dtype.replace("int", "float") if self.ties == "average" else dtype),)
+        counts = [(name, self.targets_shape, dtype) for name in ("greater", "equal")]
+        return (*counts, ("valid", self.batch_shape, dtype))
 
     @property
     def title(self) -> str:
         """The call in one line, for a person."""
         shape = " x ".join(map(str, self.shape))
+        what = "counts of ranks" if self.ties is None else f"{self.ties} ranks"
         return (
-            f"rank in {self.dtype.name} [{shape}] along axis {self.axis}: {self.m} targets a row of {self.n}, "
-            f"{'largest' if self.largest else 'smallest'} first, {self.count_dtype} counts"
+            f"{what} in {self.dtype.name} [{shape}] along axis {self.axis}: {self.m} targets a row of {self.n}, "
+            f"{'largest' if self.largest else 'smallest'} first, {self.count_dtype}"
         )
 
     @classmethod
@@ -97,6 +111,8 @@ class RankRequest(RowsRequest):
         value: Given | None = None,
         axis: Any = -1,
         mode: Any = "largest",
+        ties: Any = None,
+        base: Any = 0,
         lengths: Given | None = None,
         count_dtype: Any = None,
         default_index: IndexDType = "int64",
@@ -120,6 +136,11 @@ class RankRequest(RowsRequest):
         if value is not None and index is not None:
             came = "an array" if isinstance(index, tuple) else show(index)
             raise InvalidType(f"index must be None where value is given, not {came}")
+        tied: Any = None if ties is None else choice("ties", ties, TIES)
+        if tied == "average":
+            # The framework's widest type, which has all halves.
+            count_dtype = index_dtypes[-1]
+        counts = index_dtype_of(count_dtype, default_index, index_dtypes, shape[where])
         return cls(
             operator=name,
             shape=shape,
@@ -127,11 +148,21 @@ class RankRequest(RowsRequest):
             dtype=element,
             axis=where,
             largest=choice("mode", mode, ("largest", "smallest")) == "largest",
+            ties=tied,
+            base=_base(base, shape[where] if counts == "int32" else 0),
             index=_places(index, shape, where) if value is None else None,
             value=None if value is None else _values(value, dtype, shape, where),
             lengths=per_row_integers("lengths", lengths, shape, batch),
-            count_dtype=index_dtype_of(count_dtype, default_index, index_dtypes, shape[where]),
+            count_dtype=counts,
         )
+
+
+def _base(base: Any, n: int) -> int:
+    """The rank of the first of `n` entries, such that 32 bits hold the last."""
+    first, most = integer("base", base), min(2**30, 2**31 - max(n, 1))
+    if not -(2**30) <= first <= most:
+        raise InvalidArgument(f"base = {first} is out of range; allowed are {-(2**30)} to {most}")
+    return first
 
 
 def _places(index: Any, shape: tuple[int, ...], axis: int) -> int | Given:

@@ -19,8 +19,12 @@ __all__ = ["RANK"]
 _MOST = {"cpu": 2**24, "cuda": 2**40}
 
 
-def _ours(case: RankCase, x: Any, index: Any) -> Call:
+def _counted(case: RankCase, x: Any, index: Any) -> Call:
     return lambda: atk.rank_counts(x, index)
+
+
+def _ranked(case: RankCase, x: Any, index: Any) -> Call:
+    return lambda: atk.rank(x, index)
 
 
 def _single(case: RankCase) -> str:
@@ -138,7 +142,7 @@ def _peers(device: str) -> list[Contender]:
 
 
 RANK = Field(
-    [Contender("approxtopk", (), any_case, _ours)],
+    [Contender("approxtopk", (), any_case, _counted), Contender("approxtopk, rank", (), any_case, _ranked)],
     [*_peers("cpu"), Contender("NumPy, count_nonzero", (), _single, _numpy), COPY],
     [*_peers("cuda"), READ, COPY, TORCH_MAX],
 )

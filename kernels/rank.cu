@@ -224,7 +224,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) rank(const __grid_constant_
     }
     if (row < u64(p.rows_count)) {
         const Row found = find_row(p.rows, row);
-        if (number == 0 && thread == 0) store_count(p, p.valid, row, i64(found.length));
+        if (number == 0 && thread == 0) emit_valid(p, row, found);
         const Piece piece(p, found, number);
         // One lane of each warp for every target.
         const Entry mine = lane < TARGETS && lane < p.m ? find_target(p, row, found, lane) : EMPTY;

@@ -108,7 +108,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) rank_many(const __grid_cons
 
     const Row found = find_row(p.rows, row);
     const Piece piece(p, found, number);
-    if (number == 0 && chunk == 0 && threadIdx.x == 0) store_count(p, p.valid, row, i64(found.length));
+    if (number == 0 && chunk == 0 && threadIdx.x == 0) emit_valid(p, row, found);
     u32 count = 0;  // targets that are entries of the row
 #pragma unroll 1
     for (u32 start = 0; start < size; start += blockDim.x) {

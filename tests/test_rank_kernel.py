@@ -13,11 +13,11 @@ from approxtopk.buffer import Buffer, Device
 from approxtopk.dtypes import DTYPES
 from approxtopk.errors import InvalidArgument
 from approxtopk.execute import execute
-from approxtopk.host import rank_counts, threads
+from approxtopk.host import counting, rank_counts, threads
 from approxtopk.plan import Fill, HostCall, Launch, Plan
 from approxtopk.planning.devices import REFERENCES
 from approxtopk.planning.rank import FEW, plan_rank
-from approxtopk.rank_request import RankRequest
+from approxtopk.rank_request import TIES, RankRequest
 from approxtopk.runtime.host import HostRuntime
 from approxtopk.runtime.protocol import Runtime
 
@@ -38,42 +38,47 @@ GENERAL = {"narrow_entries": 0}
 
 
 class Counted(NamedTuple):
-    """What came of a call."""
+    """What came of a call for counts, and of one for ranks by lower index."""
 
-    counts: tuple[np.ndarray, ...]
-    plan: Plan
+    counts: tuple[np.ndarray, ...]  # greater, equal, before, valid
+    plan: Plan  # of the call for counts
 
 
-def count(
+def count(runtime: Runtime, bits: np.ndarray, dtype: str, index: Any, **options: Any) -> Counted:
+    """Count, what is before by the difference between two ranks."""
+    (first,), _ = call(runtime, bits, dtype, index, ties="first", **options)
+    (greater, equal, valid), plan = call(runtime, bits, dtype, index, **options)
+    np.testing.assert_array_equal(first < 0, greater < 0)
+    return Counted((greater, equal, np.where(first < 0, -1, first - greater), valid), plan)
+
+
+def call(
     runtime: Runtime,
     bits: np.ndarray,
     dtype: str,
     index: Any,
     *,
-    axis: int = -1,
-    mode: str = "largest",
     lengths: np.ndarray | None = None,
     value: np.ndarray | None = None,
     count_dtype: str = "int64",
-) -> Counted:
+    **options: Any,
+) -> tuple[tuple[np.ndarray, ...], Plan]:
     """Plan a call and run it, on memory that holds anything."""
     buffers = {"x": buffer(bits, dtype)}
-    arguments: dict[str, Any] = {} if index is None else {"index": index}
+    if index is not None:
+        options["index"] = index
     for name, array in (("index", index), ("value", value), ("lengths", lengths)):
         if isinstance(array, np.ndarray):
             given = buffers[name] = buffer(array, dtype if name == "value" else array.dtype.name)
-            arguments[name] = (given.dtype, given.shape, given.strides)
-    strides = buffers["x"].strides
-    request = RankRequest.build(
-        "rank", bits.shape, strides, dtype, axis=axis, mode=mode, count_dtype=count_dtype, **arguments
-    )
+            options[name] = (given.dtype, given.shape, given.strides)
+    request = RankRequest.build("rank", bits.shape, buffers["x"].strides, dtype, count_dtype=count_dtype, **options)
     plan = plan_rank(request, runtime.device_info(Device("cpu")))
     results = {output.name: np.full(output.shape, 77, output.dtype) for output in plan.outputs}
     workspace = np.full(plan.workspace_bytes + 256, 77, np.uint8)
     workspace = workspace[-workspace.ctypes.data % 256 :][: plan.workspace_bytes]
     buffers |= {name: buffer(array, array.dtype.name) for name, array in results.items()}
     execute(plan, {**buffers, "workspace": buffer(workspace, "uint8")}, runtime)
-    return Counted(tuple(results.values()), plan)
+    return tuple(results.values()), plan
 
 
 def buffer(array: np.ndarray, dtype: str) -> Buffer:
@@ -164,15 +169,12 @@ def test_with_subnormals_flushed_to_zero(monkeypatch: pytest.MonkeyPatch, dtype:
     kinds = ("subnormal", "zeros", "extremes")
     cases = [(make(kind, dtype, (40, 50)), mode) for kind in kinds for mode in MODES]
     index = targets((40,), 50, seed=3)
-    for short in (16384, 1):
-        monkeypatch.setattr(rank_counts, "SHORT", short)
-        with subnormals_flushed():
-            got = [count(HostRuntime(), bits, dtype, index, mode=mode).counts for bits, mode in cases]
-        for counts, (bits, mode) in zip(got, cases, strict=True):
-            for mine, want in zip(
-                counts, reference_ranks(bits, DTYPES[dtype], index, largest=mode == "largest"), strict=True
-            ):
-                np.testing.assert_array_equal(mine, want)
+    with subnormals_flushed():
+        got = [count(HostRuntime(), bits, dtype, index, mode=mode).counts for bits, mode in cases]
+    for counts, (bits, mode) in zip(got, cases, strict=True):
+        wanted = reference_ranks(bits, DTYPES[dtype], index, largest=mode == "largest")
+        for mine, want in zip(counts, wanted, strict=True):
+            np.testing.assert_array_equal(mine, want)
 
 
 # ---- Shapes --------------------------------------------------------------------------------------------------
@@ -310,22 +312,49 @@ def test_counts_add_over_shards(runtime: Runtime) -> None:
             np.testing.assert_array_equal(sum(part[which] for part in parts), whole[which])
 
 
+@pytest.mark.parametrize("m", [1, FEW, 9])
+@pytest.mark.parametrize("ties", TIES)
+def test_every_rank_among_equals(runtime: Runtime, ties: str, m: int) -> None:
+    bits, index = make("few", "float32", (3, 500)), targets((3, m), 500, seed=m)
+    lengths = np.array([500, 0, 333])
+    greater, equal, before, _ = reference_ranks(bits, DTYPES["float32"], index, lengths=lengths)
+    others = {"optimistic": 0, "pessimistic": equal - 1, "average": (equal - 1) / 2, "first": before}[ties]
+    for base, width, numbers in itertools.product((0, 1, -7), (32, 64), ({}, SPLIT)):
+        with tuned(**numbers):
+            widths = {"count_dtype": f"int{width}", "index_dtypes": ("int32", f"int{width}")}
+            (got,), _ = call(runtime, bits, "float32", index, lengths=lengths, ties=ties, base=base, **widths)
+        assert got.dtype == (f"float{width}" if ties == "average" else f"int{width}")
+        np.testing.assert_array_equal(got, np.where(greater < 0, -1, greater + others + base))
+
+
 @pytest.mark.parametrize("block_bytes", [64, 1000, 2**20])
 def test_blocks_and_pieces_of_the_host(monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
     monkeypatch.setattr(rank_counts, "BLOCK_BYTES", block_bytes)
-    monkeypatch.setattr(rank_counts, "CACHED_BYTES", min(block_bytes, 400))
     monkeypatch.setattr(rank_counts, "ALONE", 10)
-    monkeypatch.setattr(rank_counts, "MANY", 5)
+    monkeypatch.setattr(counting, "MANY", 5)
     lengths = np.array([[103, 100, 0, 55], [7, 103, 1000, -1], [1, 2, 3, 4]])
-    for short, mode in itertools.product((16384, 1), MODES):
-        monkeypatch.setattr(rank_counts, "SHORT", short)
-        for dtype in ("float32", "float16", "int16"):
-            bits = make("few", dtype, (3, 4, 103))
-            for m in (1, 3, 7):
-                index = targets((3, 4, m), 103, seed=m)
-                check(HostRuntime(), bits, dtype, index, mode=mode)
-                check(HostRuntime(), bits, dtype, index, mode=mode, lengths=lengths)
-            check(HostRuntime(), bits, dtype, targets((4, 103), 3), axis=0, mode=mode)
+    for mode, dtype in itertools.product(MODES, ("float32", "float16", "int16")):
+        bits = make("few", dtype, (3, 4, 103))
+        for m in (1, 3, 7):
+            index = targets((3, 4, m), 103, seed=m)
+            check(HostRuntime(), bits, dtype, index, mode=mode)
+            check(HostRuntime(), bits, dtype, index, mode=mode, lengths=lengths)
+        check(HostRuntime(), bits, dtype, targets((4, 103), 3), axis=0, mode=mode)
+
+
+@pytest.mark.parametrize("n", [1, 8, 9, 2040, 2041, 2048, 4088, 30_000])
+def test_marks_add_up_in_rows_of_any_length(n: int) -> None:
+    """As many as there can be: a byte of a word adds up 255 of them."""
+    for dtype in ("float32", "uint8"):
+        bits = np.zeros((2, n), f"u{DTYPES[dtype].itemsize}")
+        greater, equal, before, _ = count(HostRuntime(), bits, dtype, np.array([0, n - 1])).counts
+        assert (greater == 0).all() and (equal == n).all()
+        np.testing.assert_array_equal(before, [0, n - 1])
+        bits[:, n // 2] = 1
+        greater, *_ = count(HostRuntime(), bits, dtype, np.array([0, n - 1]), mode="smallest").counts
+        assert (greater == (n - 1 if n == 1 else 0)).all()
+        greater, *_ = count(HostRuntime(), 1 - bits, dtype, np.array([n // 2, n // 2])).counts
+        assert (greater == n - 1).all()
 
 
 # ---- What it costs -------------------------------------------------------------------------------------------
@@ -420,7 +449,7 @@ def test_plans_of_every_size() -> None:
         assert len(launches) == 1 and launches[0].block <= 512
         assert launches[0].shared_bytes <= plan.device.shared_bytes
         # The counts of a block have 32 bits, and one of them stands for a target that is not there.
-        entries = launches[0].arguments[-5 - 5 - 3]
+        entries = launches[0].arguments[-5 - 7 - 3]
         assert isinstance(entries, int) and entries < 2**32 - 1
         assert plan.bytes_read == r.rows * (r.n + r.m)
 

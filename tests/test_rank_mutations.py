@@ -81,6 +81,7 @@ MUTANTS = {
         "if (number == 0 && thread == 0)",
         "if (number == 1 && thread == 1)",
     ),
+    "the first of equals for each of them": ("rank", "float32", "p.ties == FIRST ? before : 0", "0"),
     "many: entries at the wrong target": (
         "rank_many",
         "float32",
@@ -173,7 +174,7 @@ def counters(runtime: EmulatedRuntime, dtype: str, m: int) -> None:
         plan = check(runtime, bits, dtype, index).plan
         (launch,) = (step for step in plan.steps if isinstance(step, Launch))
         # Of every block what it counted, and that it is done; of every row the sums, and the counter's zero.
-        assert runtime.launched[-1][1].bytes_stored == launch.grid * (12 * m + 4) + 2 * (3 * m * 8 + 8 + 4)
+        assert runtime.launched[-1][1].bytes_stored == launch.grid * (12 * m + 4) + 2 * (2 * m * 8 + 8 + 4)
         left = counters_after(runtime, bits, dtype, index, plan)
         assert left == bytes(len(left))
 

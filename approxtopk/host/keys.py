@@ -56,8 +56,8 @@ class Order:
         self.native: np.dtype[Any] | None = np.dtype(f"{dtype.kind}{dtype.itemsize}") if native else None
         self.floating = native and dtype.kind == "f"
         if self.native is not None and self.floating:
-            tiny = np.finfo(self.native).smallest_normal.reshape(1).view(self.unsigned)[0]
-            self.subnormal = self.unsigned.type(int(tiny) - 1)
+            self.least_normal = np.finfo(self.native).smallest_normal
+            self.subnormal = self.unsigned.type(int(self.least_normal.reshape(1).view(self.unsigned)[0]) - 1)
             self.zero_cost = int(self.magnitude) if largest else int(self.sign)
         if self.native is None or not largest:
             # fmin passes over NaN, which is the worst there is; maximum takes it along.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ..errors import InvalidArgument
 from ..plan import Argument, DeviceInfo, HostCall, Plan, Pointer
-from ..rank_request import RankRequest
+from ..rank_request import TIES, RankRequest
 from . import tuning
 from .cost import BARRIER, SECTOR, SHARED, Chain, Work, loop, scan, sort
 from .draft import RowsDraft, power_of_two
@@ -99,6 +99,7 @@ def _map(draft: RankDraft) -> None:
         parts = draft.scratch(r.rows * r.m * pieces * 3 * 4)
         done = draft.zeroed(r.rows * chunks * 4)
     threads = team * rows
+    results = [output.name for output in r.outputs]
     index = r.others.get("index")
     step = index[2][r.axis] if index is not None and len(index[1]) == len(r.shape) else 0
     draft.launch(
@@ -127,8 +128,10 @@ def _map(draft: RankDraft) -> None:
         entries,
         parts,
         done,
-        *(Pointer(name) for name in ("greater", "equal", "before", "valid")),
+        *(Pointer(name) if name in results else 0 for name in ("rank", "greater", "equal", "valid")),
         int(r.count_dtype == "int64"),
+        TIES.index(r.ties or "optimistic"),  # in the order of kernels/rank.cuh
+        r.base,
         *draft.coding(r.largest),
         work=_work(draft, vector, unroll, threads, pieces, chunk, chunks),
     )
@@ -167,7 +170,7 @@ def _work(draft: RankDraft, vector: int, unroll: int, threads: int, pieces: int,
     if pieces > 1:
         serial = serial + Chain(2 * cached + 4 * BARRIER)
         finish = loop(chunk * pieces * 3, min(threads, chunk), cached, 20) + Chain(4 * cached)
-    written = r.rows * (3 * r.m + 1) * (8.0 if r.count_dtype == "int64" else 4.0)
+    written = r.rows * (r.m if r.ties else 2 * r.m + 1) * (8.0 if r.count_dtype == "int64" else 4.0)
     return Work(
         fresh,
         again + fresh * (chunks - 1),

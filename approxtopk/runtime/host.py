@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -87,21 +86,19 @@ def _soft(r: Any, plan: Any, buffers: Mapping[str, Buffer]) -> None:
 
 
 def _rank(r: Any, plan: Any, buffers: Mapping[str, Buffer]) -> None:
-    from ..host.rank_counts import count_ranks
+    from ..host.rank_counts import count_ranks, write_ranks
 
     bits = f"uint{r.dtype.bits}"
     given = {name: _view(b, b.dtype) for name in ("index", "lengths") if (b := buffers.get(name))}
     value = buffers.get("value")
-    count_ranks(
-        _view(buffers["x"], bits),
-        given.get("index", r.index),
-        *(_view(buffers[name], r.count_dtype) for name in ("greater", "equal", "before", "valid")),
-        dtype=r.dtype,
-        axis=r.axis,
-        largest=r.largest,
-        lengths=given.get("lengths"),
-        value=None if value is None else _view(value, bits),
-    )
+    x, index = _view(buffers["x"], bits), given.get("index", r.index)
+    results = [_view(buffers[output.name], output.dtype) for output in plan.outputs]
+    common = {"dtype": r.dtype, "axis": r.axis, "largest": r.largest, "lengths": given.get("lengths")}
+    common["value"] = None if value is None else _view(value, bits)
+    if r.ties is None:
+        count_ranks(x, index, *results, **common)
+    else:
+        write_ranks(x, index, *results, ties=r.ties, base=r.base, **common)
 
 
 #: By operator; selections are the others.
@@ -111,13 +108,22 @@ _CALLS: dict[str, Callable[[Any, Any, Mapping[str, Buffer]], None]] = {
 }
 
 
+class _Memory:
+    """Memory as NumPy takes it from others."""
+
+    __slots__ = ("__array_interface__",)
+
+
 def _view(buffer: Buffer, name: str) -> NDArray[Any]:
     """A NumPy view of CPU memory as elements of dtype `name`."""
     dtype = np.dtype(name)
-    strides = tuple(s * dtype.itemsize for s in buffer.strides)
-    # np.ndarray checks an array against its memory's bounds, so the memory spans what the strides reach.
-    reach = [(extent - 1) * stride for extent, stride in zip(buffer.shape, strides, strict=True)]
-    low = sum(r for r in reach if r < 0)
-    high = sum(r for r in reach if r > 0) + dtype.itemsize
-    memory: Any = (ctypes.c_ubyte * (high - low)).from_address(buffer.pointer + low)
-    return np.ndarray(buffer.shape, dtype, memory, offset=-low, strides=strides)
+    size = dtype.itemsize
+    memory: Any = _Memory()
+    memory.__array_interface__ = {
+        "version": 3,
+        "data": (buffer.pointer, False),
+        "shape": buffer.shape,
+        "strides": tuple([step * size for step in buffer.strides]),
+        "typestr": dtype.str,
+    }
+    return np.asarray(memory)
