@@ -327,11 +327,11 @@ def test_every_rank_among_equals(runtime: Runtime, ties: str, m: int) -> None:
         np.testing.assert_array_equal(got, np.where(greater < 0, -1, greater + others + base))
 
 
-@pytest.mark.parametrize("block_bytes", [64, 1000, 2**20])
-def test_blocks_and_pieces_of_the_host(monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
-    monkeypatch.setattr(rank_counts, "BLOCK_BYTES", block_bytes)
-    monkeypatch.setattr(rank_counts, "ALONE", 10)
-    monkeypatch.setattr(counting, "MANY", 5)
+@pytest.mark.parametrize("block", [16, 250, 2**20])
+def test_blocks_and_pieces_of_the_host(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(rank_counts, "BLOCK", block)
+    monkeypatch.setattr(rank_counts, "PIECE", 16)
+    monkeypatch.setattr(counting, "PASSES", 1)
     lengths = np.array([[103, 100, 0, 55], [7, 103, 1000, -1], [1, 2, 3, 4]])
     for mode, dtype in itertools.product(MODES, ("float32", "float16", "int16")):
         bits = make("few", dtype, (3, 4, 103))

@@ -13,8 +13,8 @@ from .keys import Array, Mask, Order
 
 __all__ = ["count"]
 
-MANY = 48
-"""So many targets are worth sorting a row."""
+PASSES = 10
+"""Comparisons of a row with a target that take as long as one of the log2(n) levels of sorting it: measured."""
 
 LANE = 255
 """Bytes of 0 and 1 that add up within a byte."""
@@ -66,7 +66,7 @@ def count(order: Order, bits: Array, values: Array, targets: Array, lengths: Arr
         the target.
     """
     (rows, n), m = bits.shape, targets.shape[1]
-    if m >= MANY:
+    if m * min(planes, 2) > PASSES * n.bit_length():
         ends = [n] * rows if lengths is None else lengths.tolist()
         each = zip(bits, ends, values, targets, strict=True)
         return np.stack([_count_sorted(order, row[:end], v, t, planes) for row, end, v, t in each], axis=1)
@@ -80,18 +80,17 @@ def count(order: Order, bits: Array, values: Array, targets: Array, lengths: Arr
         return marks.sums()
 
     for t in range(m):
-        value, (above, *others) = values[:, t], found[:, :, t]
+        value, target = values[:, t], targets[:, t]
         _mark_lower(order, bits, value, marks.mask)
-        above[...] = marked()
-        if order.largest:
-            np.subtract(n if lengths is None else lengths, above, out=above)
-        if others:
+        lower = marked()
+        found[0, :, t] = (n if lengths is None else lengths) - lower if order.largest else lower
+        if planes > 1:
             _mark_equal(order, bits, value, marks.mask)
-            others[0][...] = marked()
-        if len(others) > 1 and _any_before(others[0], targets[:, t], n).any():
-            at = np.arange(n, dtype=np.int32)
-            np.logical_and(marks.mask, at < np.clip(targets[:, t, None], 0, n).astype(np.int32), out=marks.mask)
-            others[1][...] = marks.sums()
+            found[1, :, t] = equal = marked()
+            if planes > 2 and _any_before(equal, target, n).any():
+                at = np.arange(n, dtype=np.int32)
+                np.logical_and(marks.mask, at < np.clip(target, 0, n).astype(np.int32)[:, None], out=marks.mask)
+                found[2, :, t] = marks.sums()
     return found
 
 

@@ -13,13 +13,16 @@ from ..dtypes import DType
 from . import threads
 from .counting import count
 from .extents import extents
-from .keys import Array, Order
-from .select import ALONE, Where, blocks
+from .keys import Array, Mask, Order
+from .select import Where, blocks
 
 __all__ = ["count_ranks", "write_ranks"]
 
-BLOCK_BYTES = 1 << 22
-"""Input of one block of rows, or of one piece of a longer row. It is read several times, from the cache."""
+BLOCK = 1 << 21
+"""Elements of one block of rows, at most. One thread compares so many while another wakes: measured."""
+
+PIECE = 1 << 19
+"""Elements of one piece of a row that is longer than a block. They are read several times, from the cache."""
 
 _order = lru_cache(maxsize=64)(Order)
 
@@ -30,9 +33,11 @@ class Call(NamedTuple):
     Attributes
     ----------
     targets : ndarray of int64, shape (..., m)
-        The targets' positions; -1 for those that are no entries of their rows.
-    values : ndarray like x, shape (..., m), or None
-        Their bits, where they are given; all positions are 0 then.
+        The targets' positions; 0 for those that are no entries of their rows, or given by value.
+    exists : ndarray of bool, shape (..., m), or None
+        Which are entries of their rows; None where they are given by value.
+    values : ndarray like x, shape (..., m)
+        Their bits.
     lengths : ndarray of int64, shape (...), or None
         How many entries of each row exist.
     planes : int
@@ -42,7 +47,8 @@ class Call(NamedTuple):
     order: Order
     x: Array
     targets: Array
-    values: Array | None
+    exists: Mask | None
+    values: Array
     lengths: Array | None
     planes: int
 
@@ -88,7 +94,7 @@ def count_ranks(
     call = _call(x, index, several, 2, dtype, axis, largest, lengths, value)
     found = _found(call)
     for result, counts in zip((greater, equal), found, strict=True):
-        _along_end(result, several, axis)[...] = counts
+        _along_end(result, several, axis)[...] = counts if call.exists is None else np.where(call.exists, counts, -1)
     valid[...] = x.shape[axis] if call.lengths is None else call.lengths
 
 
@@ -128,8 +134,7 @@ def write_ranks(
     elif ties != "optimistic":
         others = found[1] - 1
         place = place + others / 2 if ties == "average" else place + others
-    np.copyto(place, -1, where=found[0] < 0)
-    _along_end(rank, several, axis)[...] = place
+    _along_end(rank, several, axis)[...] = place if call.exists is None else np.where(call.exists, place, -1)
 
 
 def _along_end(array: Array, several: bool, axis: int) -> Array:
@@ -156,69 +161,59 @@ def _call(
     x = _at_end(x, axis)
     lead, n = x.shape[:-1], x.shape[-1]
     length = None if lengths is None else extents(x.shape, None, lengths)[1].reshape(lead)
-    values = None
     if value is not None:
         values = _along_end(value, several, axis)
         targets = np.zeros(values.shape, np.int64)
-    else:
-        if isinstance(index, int):
-            targets = np.full((*lead, 1), index)
-        else:
-            given = _along_end(np.asarray(index), several, axis)
-            if given.dtype.kind == "u":  # what does not fit is beyond the end
-                given = np.minimum(given, given.dtype.type(min(n, np.iinfo(given.dtype).max)))
-            targets = given.astype(np.int64)
-        np.copyto(targets, -1, where=(targets < 0) | (targets >= (n if length is None else length[..., None])))
-    return Call(_order(dtype, largest), x, targets, values, length, planes)
+        return Call(_order(dtype, largest), x, targets, None, values, length, planes)
+    given = np.full((*lead, 1), index) if isinstance(index, int) else _along_end(np.asarray(index), several, axis)
+    targets = given.astype(np.int64)
+    # What is negative, or beyond int64, is too large.
+    exists = targets.view(np.uint64) < (n if length is None else length.astype(np.uint64)[..., None])
+    targets *= exists
+    values = np.take_along_axis(x, targets, axis=-1) if n else np.zeros(targets.shape, x.dtype)
+    return Call(_order(dtype, largest), x, targets, exists, values, length, planes)
 
 
 def _found(call: Call) -> Array:
-    """What is counted for every target, int64 of shape (planes, ..., m); -1 for those that are no entries."""
-    x, targets = call.x, call.targets
-    n = x.shape[-1]
-    found = np.zeros((call.planes, *targets.shape), np.int64)
+    """What is counted for every target, int64 of shape (planes, ..., m)."""
+    found = np.zeros((call.planes, *call.targets.shape), np.int64)
+    n = call.x.shape[-1]
     if n and found.size:
-        values = call.values
-        if values is None:
-            values = np.take_along_axis(x, np.maximum(targets, 0), axis=-1)
-        (_pieces if n * x.itemsize > BLOCK_BYTES else _rows)(call, values, found)
-    if call.values is None:
-        np.copyto(found, -1, where=targets < 0)
+        (_pieces if n > BLOCK else _rows)(call, found)
     return found
 
 
-def _rows(call: Call, values: Array, found: Array) -> None:
+def _rows(call: Call, found: Array) -> None:
     """Count in blocks of rows."""
-    order, x, targets, _, lengths, planes = call
+    order, x, targets, _, values, lengths, planes = call
     lead, n, m = x.shape[:-1], x.shape[-1], targets.shape[-1]
 
     def block(where: Where) -> None:
         length = None if lengths is None else lengths[where].reshape(-1)
         end = n if length is None else int(length.max())
         if end:
-            bits = np.ascontiguousarray(x[where][..., :end]).reshape(-1, end)
+            bits = np.ascontiguousarray(x[(*where, ..., slice(end))]).reshape(-1, end)
             value, target = values[where].reshape(-1, m), targets[where].reshape(-1, m)
             part = found[(slice(None), *where)]
             part[...] = count(order, bits, value, target, length, planes).reshape(part.shape)
 
     rows = prod(lead)
-    at_once = max(BLOCK_BYTES // (n * x.itemsize), 1)
-    if rows * n > ALONE:  # a block for everybody
+    at_once = BLOCK // n
+    if rows * n * m > BLOCK:  # a block for everybody
         at_once = min(at_once, -(-rows // threads.width()))
     parts = list(blocks(lead, at_once))
     threads.run(block, parts, len(parts))
 
 
-def _pieces(call: Call, values: Array, found: Array) -> None:
+def _pieces(call: Call, found: Array) -> None:
     """Count in pieces of rows that are too long for a block."""
-    order, x, targets, given, lengths, planes = call
-    room = BLOCK_BYTES // x.itemsize
+    order, x, targets, exists, values, lengths, planes = call
 
     def pieces() -> Iterator[tuple[Where, int, int]]:
         for where in np.ndindex(x.shape[:-1]):
             end = x.shape[-1] if lengths is None else int(lengths[where])
-            if given is not None or (targets[where] >= 0).any():
-                yield from ((where, start, min(start + room, end)) for start in range(0, end, room))
+            if exists is None or exists[where].any():
+                yield from ((where, start, min(start + PIECE, end)) for start in range(0, end, PIECE))
 
     def piece(what: tuple[Where, int, int]) -> Array:
         where, start, end = what
