@@ -43,7 +43,7 @@ def make(kind: str, dtype: str, shape: tuple[int, ...], seed: int = 0) -> np.nda
     return bits
 
 
-def some(names: Iterable[str], every: int) -> list[Any]:
+def some(names: Iterable[Any], every: int) -> list[Any]:
     """Parameters of a test: every so many of them always, the others nightly."""
     return [name if at % every == 0 else pytest.param(name, marks=pytest.mark.nightly) for at, name in enumerate(names)]
 

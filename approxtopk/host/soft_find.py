@@ -11,7 +11,7 @@ from .bound import slice_best
 from .keys import Array, Mask
 from .soft_rows import BLOCK, Map
 
-__all__ = ["Found", "Waiting", "candidates", "pick", "positions", "rows_of", "split", "through"]
+__all__ = ["Found", "Waiting", "best", "candidates", "pick", "positions", "rows_of", "split", "through"]
 
 SHORT = 2048
 """Shorter rows are partitioned whole."""
@@ -57,24 +57,50 @@ def rows_of(values: Array, counts: Array) -> Array:
     return np.repeat(values, counts)
 
 
-def pick(x: Array, k: Array) -> Array:
-    """Find the k-th largest of each row; NaN counts as largest.
+def pick(x: Array, *ks: Array) -> list[Array]:
+    """Find the k-th largest of each row, for every k given; NaN counts as largest.
 
     Parameters
     ----------
     x : ndarray, shape (rows, n)
         Values.
-    k : ndarray of int, shape (rows,)
+    ks : ndarray of int, shape (rows,)
         1 <= k <= n.
     """
     n = x.shape[1]
-    if (k == k[0]).all():
-        place = n - int(k[0])
-        return np.partition(x, place, axis=1)[:, place]
+    if all((k == k[0]).all() for k in ks):
+        places = [n - int(k[0]) for k in ks]
+        ordered = np.partition(x, places, axis=1)
+        return [ordered[:, place] for place in places]
     if n <= SHORT // 4:
-        kth: Array = np.take_along_axis(np.sort(x, axis=1), (n - k)[:, None], axis=1)[:, 0]
-        return kth
-    return np.array([np.partition(row, n - j)[n - j] for row, j in zip(x, k.tolist(), strict=True)], x.dtype)
+        ordered = np.sort(x, axis=1)
+        return [np.take_along_axis(ordered, (n - k)[:, None], axis=1)[:, 0] for k in ks]
+    places = n - np.stack(ks, axis=1)
+    found = np.array([np.partition(row, at)[at] for row, at in zip(x, places, strict=True)], x.dtype)
+    return list(found.T)
+
+
+def best(x: Array, k: Array, j: Array, run: Map) -> list[Array]:
+    """Find the k-th and the j-th largest of each row without NaN, where j is k or one more."""
+    rows, n = x.shape
+    if not _sliced(n, int(j.max())):
+        return pick(x, k, j)
+    found = candidates(x, j, np.ones(rows, np.bool_), lambda low: low, run)
+    kth, jth = pick(_table(found.values, found.counts), k, j)
+    return [kth.astype(x.dtype), jth.astype(x.dtype)]
+
+
+def _sliced(n: int, most: int) -> int:
+    """Into how many slices rows of `n` are cut to find their K-th largest entries, K up to `most`; 0: into none."""
+    count = max(8 * most, SHORT // 4) | 1
+    return count if n >= SHORT and 4 * count <= n else 0
+
+
+def _table(values: Array, counts: Array) -> Array:
+    """Rows of as many values as their counts say, filled up with -inf."""
+    table = np.full((counts.size, int(counts.max())), -np.inf)
+    table[np.arange(table.shape[1]) < counts[:, None]] = values
+    return table
 
 
 class Found(NamedTuple):
@@ -119,15 +145,10 @@ def candidates(x: Array, k: Array, wanted: Mask, least: Callable[[Array], Array]
     most = int(k[wanted].max(initial=1))
     k = np.where(wanted, k, most)
     # The best of disjoint slices are distinct entries: the K-th best of them is no better than the K-th of all.
-    count = max(8 * most, SHORT // 4) | 1
-    sliced = n >= SHORT and 4 * count <= n
-    if sliced:
-        best = slice_best(np.maximum, x, count)  # takes NaN along
-        nan = np.isnan(best.max(axis=1))
-        low = pick(best, k)
-    else:
-        nan = np.isnan(x.max(axis=1))
-        low = pick(x, k)
+    sliced = _sliced(n, most)
+    of = slice_best(np.maximum, x, sliced) if sliced else x  # takes NaN along
+    nan = np.isnan(of.max(axis=1))
+    (low,) = pick(of, k)
     # Rounded down: more candidates do no harm.
     limit = np.nextafter(least(low.astype(np.float64)).astype(x.dtype), x.dtype.type(-np.inf))
     limit[nan | ~wanted] = np.nan  # which nothing passes
@@ -136,10 +157,8 @@ def candidates(x: Array, k: Array, wanted: Mask, least: Callable[[Array], Array]
     counts = split(places, slice(0, rows), n)
     kth = low.astype(np.float64)
     if sliced and places.size:
-        table = np.full((rows, int(counts.max())), -np.inf)
-        table[np.arange(table.shape[1]) < counts[:, None]] = values
         there = counts > 0
-        kth[there] = pick(table[there], k[there])
+        (kth[there],) = pick(_table(values, counts)[there], k[there])
     return Found(places, values, counts, kth, nan)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .keys import Array
-from .soft_find import pick
+from .soft_find import best
 from .soft_mask import fill_special, valid
 from .soft_rows import Input, Map, Output
 from .soft_solve import Piece, Segments, root
@@ -20,21 +20,34 @@ REACH = {4: (-40.0, 85.0), 8: (-340.0, 700.0)}
 At the lower end, the K entries from the K-th largest on have 1 to within 1e-17, which is the sum wanted.
 """
 
+PIECE = 1 << 15
+"""Entries evaluated in one go: more than of p-norms, for more is done to each than looking at it."""
+
 Curve = Callable[[Array], tuple[Array, Array]]
+"""From exp(-u), which it may overwrite, to y(u) and its slope."""
 
 
 def _sigmoid(v: Array) -> tuple[Array, Array]:
-    """From exp(-u) to the sigmoid of u and its slope."""
-    y = np.reciprocal(v + v.dtype.type(1))
-    return y, y * (v.dtype.type(1) - y)
+    """The sigmoid."""
+    one = v.dtype.type(1)
+    v += one
+    y = np.divide(one, v, out=v)
+    slope = one - y
+    slope *= y
+    return y, slope
 
 
 def _laplace(v: Array) -> tuple[Array, Array]:
-    """From exp(-u) to the distribution function of Laplace's law at u and its slope."""
+    """The distribution function of Laplace's law."""
     half, one = v.dtype.type(0.5), v.dtype.type(1)
-    far = half / np.maximum(v, one)
-    near = half - half * np.minimum(v, one)  # exactly 0 where u < 0
-    return far + near, far - near
+    far = np.maximum(v, one)
+    np.divide(half, far, out=far)
+    near = np.minimum(v, one, out=v)
+    near *= half
+    np.subtract(half, near, out=near)  # exactly 0 where u < 0
+    y = far + near
+    far -= near
+    return y, far
 
 
 def _inverse_sigmoid(y: Array) -> Array:
@@ -75,7 +88,7 @@ def smooth_rows(x: Input, k: Array, l: Array, kind: str, out: Output, run: Map) 
                 right[row] = False
         solve = np.flatnonzero(right)
         if solve.size:
-            # `pick` counts from the top, where any +inf are.
+            # `best` counts from the top, where any +inf are.
             part = rows if solve.size == len(rows) else rows[solve]
             y = _solve(part, wanted[solve], left[solve], entries[solve], strength[solve], kind, run)
             if solve.size == len(rows):
@@ -108,10 +121,9 @@ def _solve(
     real = x.dtype.type
     n = x.shape[1]
     whole = np.ceil(k).astype(np.int64)
-    kth = pick(x, whole)
-    centre = kth.astype(np.float64)
     following = np.where(k == whole, np.minimum(whole + 1, n), whole)
-    below = kth if (following == whole).all() else pick(x, following)
+    kth, below = best(x, whole, following, run)
+    centre = kth.astype(np.float64)
     # In units of l, tau = centre + s l. There are floor(k) + 1 entries from `below` on, which have k at least if
     # alike and at tau's lower bound; and all but ceil(k) - 1 are `centre` at most.
     least, most = np.floor(left) + 1, np.ceil(left)
@@ -131,7 +143,7 @@ def _solve(
     if (entries < n).any():
         decided = np.isinf(x)
         v[decided] = np.inf  # these add nothing to the sum
-    segments = Segments(v.reshape(-1), np.full(len(x), n))
+    segments = Segments(v.reshape(-1), np.full(len(x), n), PIECE)
 
     def evaluate(these: Segments, rows: Array, s: Array) -> tuple[Array, Array]:
         factor = np.exp(s).astype(real)

@@ -39,11 +39,14 @@ class Segments:
         What they are.
     counts : ndarray of int64, shape (rows,)
         How many each row has: at least one.
+    piece : int
+        How many are evaluated in one go.
     """
 
-    def __init__(self, values: Array, counts: Array) -> None:
+    def __init__(self, values: Array, counts: Array, piece: int = PIECE) -> None:
         self.values = values
         self.counts = counts
+        self.piece = piece
         self.starts = np.cumsum(counts) - counts
         self.pieces = self._pieces()
 
@@ -51,15 +54,15 @@ class Segments:
         total = self.values.shape[0]
         if not total:
             return []
-        if int(self.counts.max()) <= PIECE:
-            firsts = np.unique(np.searchsorted(self.starts, np.arange(0, total, PIECE)))
+        if int(self.counts.max()) <= self.piece:
+            firsts = np.unique(np.searchsorted(self.starts, np.arange(0, total, self.piece)))
             edges = [*firsts[firsts < self.counts.size].tolist(), self.counts.size]
             cuts = [*self.starts[edges[:-1]].tolist(), total]
             return [Piece(*edges[i : i + 2], *cuts[i : i + 2]) for i in range(len(edges) - 1)]
         pieces = []
         for row, (begin, count) in enumerate(zip(self.starts.tolist(), self.counts.tolist(), strict=True)):
-            for start in range(begin, begin + count, PIECE):
-                pieces.append(Piece(row, row + 1, start, min(start + PIECE, begin + count)))
+            for start in range(begin, begin + count, self.piece):
+                pieces.append(Piece(row, row + 1, start, min(start + self.piece, begin + count)))
         return pieces
 
     def spread(self, values: Array, piece: Piece) -> Array:
@@ -97,7 +100,7 @@ class Segments:
 
     def only(self, rows: Mask) -> Segments:
         """The segments of some of the rows."""
-        return Segments(self.values[np.repeat(rows, self.counts)], self.counts[rows])
+        return Segments(self.values[np.repeat(rows, self.counts)], self.counts[rows], self.piece)
 
 
 Evaluate = Callable[[Segments, Array, Array], tuple[Array, Array]]
