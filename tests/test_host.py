@@ -122,12 +122,12 @@ def inputs(dtype: DType, shape: tuple[int, ...]) -> Iterator[tuple[str, Array]]:
 
 
 @contextmanager
-def tiny_limits(monkeypatch: pytest.MonkeyPatch, block_bytes: int, chunk_bytes: int, workers: int) -> Iterator[None]:
+def tiny_limits(monkeypatch: pytest.MonkeyPatch, block_bytes: int, chunk: int, workers: int) -> Iterator[None]:
     """Small inputs, cut up like great ones."""
     with monkeypatch.context() as patch:
         patch.setattr(host, "BLOCK_BYTES", block_bytes)
-        patch.setattr(stream, "CHUNK_BYTES", chunk_bytes)
-        patch.setattr(buckets, "CELLS", chunk_bytes // 4)
+        patch.setattr(stream, "CHUNK", chunk)
+        patch.setattr(buckets, "CELLS", chunk)
         patch.setattr(buckets, "LANES", 3)
         patch.setattr(host, "ALONE", 1)
         patch.setattr(block, "SHORT", 4)
@@ -220,11 +220,11 @@ def test_axes_and_strides(name: str) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
-@pytest.mark.parametrize(("block_bytes", "chunk_bytes"), [(1, 64), (1, 1000), (3000, 1000), (20000, 1000)])
+@pytest.mark.parametrize(("block_bytes", "chunk"), [(1, 16), (1, 250), (3000, 250), (20000, 250)])
 def test_cut_into_blocks_chunks_and_threads(
-    monkeypatch: pytest.MonkeyPatch, block_bytes: int, chunk_bytes: int, workers: int
+    monkeypatch: pytest.MonkeyPatch, block_bytes: int, chunk: int, workers: int
 ) -> None:
-    with tiny_limits(monkeypatch, block_bytes, chunk_bytes, workers):
+    with tiny_limits(monkeypatch, block_bytes, chunk, workers):
         for name in ("float32", "bfloat16", "float64", "int16"):
             dtype = DTYPES[name]
             for kind, x in inputs(dtype, (3, 2, 400)):
@@ -334,11 +334,11 @@ def test_ragged_axes_and_strides() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
-@pytest.mark.parametrize(("block_bytes", "chunk_bytes"), [(1, 64), (400, 100), (3000, 1000), (20000, 1000)])
+@pytest.mark.parametrize(("block_bytes", "chunk"), [(1, 16), (400, 25), (3000, 250), (20000, 250)])
 def test_ragged_rows_cut_into_blocks_chunks_and_threads(
-    monkeypatch: pytest.MonkeyPatch, block_bytes: int, chunk_bytes: int, workers: int
+    monkeypatch: pytest.MonkeyPatch, block_bytes: int, chunk: int, workers: int
 ) -> None:
-    with tiny_limits(monkeypatch, block_bytes, chunk_bytes, workers):
+    with tiny_limits(monkeypatch, block_bytes, chunk, workers):
         for name in ("float32", "bfloat16", "float64", "int16"):
             dtype = DTYPES[name]
             starts, lengths = some_rows(400, (3, 2), 11)
@@ -377,6 +377,7 @@ def test_many_lengths_leave_the_cached_rules_alone() -> None:
 @pytest.mark.parametrize("n", [1 << 14, 1 << 22], ids=["blocks", "long rows"])
 def test_memory_of_ragged_rows_and_certificates(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
     monkeypatch.setattr(threads, "width", lambda: 2)
+    monkeypatch.setattr(stream, "CHUNK", 1 << 17)  # a chunk takes up to 44 bytes an element
     x = random(F32, ((1 << 24) // n, n))
     x[1] = 0  # all of them equal the worst answer
     values, indices = np.empty((len(x), 10), x.dtype), np.empty((len(x), 10), np.int64)
@@ -433,10 +434,10 @@ def test_a_guess_that_fails(monkeypatch: pytest.MonkeyPatch, block_bytes: int) -
         check(x.view(np.uint32), F32, k, buckets=5000, k_per_bucket=3, interleaved=False)
 
 
-@pytest.mark.parametrize("chunk_bytes", [50, 1000, 5000])
-def test_later_entries_better_by_one(monkeypatch: pytest.MonkeyPatch, chunk_bytes: int) -> None:
+@pytest.mark.parametrize("chunk", [12, 250, 1250])
+def test_later_entries_better_by_one(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     """Steps up, so that every chunk has entries just good enough, and equals of those found before."""
-    with tiny_limits(monkeypatch, 1, chunk_bytes, 1):
+    with tiny_limits(monkeypatch, 1, chunk, 1):
         for step in (1, 30, 700):
             x = (np.arange(5000) // step % 250).astype(np.uint8)[None]
             for k in (1, 40, 1500):
@@ -515,6 +516,7 @@ def test_no_data_makes_buckets_slow(monkeypatch: pytest.MonkeyPatch, name: str, 
 @pytest.mark.parametrize(("name", "most"), [("float32", 3.0), ("float16", 3.3), ("float64", 4.0)])
 def test_memory_in_proportion_to_the_output(monkeypatch: pytest.MonkeyPatch, name: str, most: float) -> None:
     monkeypatch.setattr(threads, "width", lambda: 2)
+    monkeypatch.setattr(stream, "CHUNK", 1 << 17)
     n = 1 << 21
     x = random(DTYPES[name], (1, n))
     for k in (n // 8, n // 4, n // 2, n):
@@ -657,7 +659,7 @@ def test_with_subnormals_flushed_to_zero(
     dtype = DTYPES[name]
     monkeypatch.setattr(threads, "width", lambda: 1)
     monkeypatch.setattr(host, "BLOCK_BYTES", block_bytes)
-    monkeypatch.setattr(stream, "CHUNK_BYTES", 8000)
+    monkeypatch.setattr(stream, "CHUNK", 2000)
     rng = np.random.default_rng(3)
     top = np.finfo(name).smallest_normal.reshape(1).view(f"u{dtype.itemsize}")[0]
     sign = 1 << (dtype.bits - 1)

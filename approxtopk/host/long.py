@@ -64,7 +64,7 @@ def _select(order: Order, long: LongRow, parts: int) -> None:
     """Select from one row on up to `parts` threads."""
     rule, row = long.rule, long.bits
     n, k = rule.n, rule.k
-    chunk = stream.CHUNK_BYTES // row.itemsize
+    chunk = stream.CHUNK
     parts = min(parts, -(-n // chunk))
     edges = [n * part // parts for part in range(parts + 1)]
 

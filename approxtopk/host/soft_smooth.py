@@ -20,8 +20,8 @@ REACH = {4: (-40.0, 85.0), 8: (-340.0, 700.0)}
 At the lower end, the K entries from the K-th largest on have 1 to within 1e-17, which is the sum wanted.
 """
 
-PIECE = 1 << 15
-"""Entries evaluated in one go: more than of p-norms, for more is done to each than looking at it."""
+PIECE = 1 << 18
+"""Entries evaluated in one go: more than of p-norms, of which there are few; see `soft_rows.BLOCK`."""
 
 Curve = Callable[[Array], tuple[Array, Array]]
 """From exp(-u), which it may overwrite, to y(u) and its slope."""

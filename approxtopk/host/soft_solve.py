@@ -12,7 +12,7 @@ from .soft_rows import Map
 
 __all__ = ["Piece", "Segments", "power", "root"]
 
-PIECE = 1 << 13
+PIECE = 1 << 15
 """Entries evaluated in one go. A row of more is summed piece by piece, others whole: whatever rows are beside it."""
 
 STEPS = 200

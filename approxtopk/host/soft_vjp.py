@@ -17,6 +17,9 @@ __all__ = ["Results", "magnitude_vjp_rows", "mask_vjp_rows"]
 CAP = {4: 1e30, 8: 1e150}
 """By bytes, the most a slope may be."""
 
+REMEMBERED = 1 << 18
+"""Entries of which all terms are kept, at most."""
+
 THIRD = 2.0**-120
 """Cube roots of less are left to `np.cbrt`."""
 
@@ -218,7 +221,7 @@ def _root(y: Array, exponent: float) -> Array:
 
 def _once(segments: Segments, terms: Terms) -> Terms:
     """Remember the terms of a few pieces, which are wanted twice."""
-    if segments.values.size > 2 * BLOCK:
+    if segments.values.size > REMEMBERED:
         return terms
     known: dict[Piece, tuple[Array, ...]] = {}
 

@@ -16,8 +16,10 @@ from .rule import Rule, crowded_out
 
 __all__ = ["Stream", "answers"]
 
-CHUNK_BYTES = 1 << 19
-"""Input looked at in one go; it passes through the cache a few times."""
+CHUNK = 1 << 19
+"""Elements looked at in one go. With a quarter of this, which stays in the cache, a row takes three times as long: a
+chunk is a hundred calls of NumPy, between which threads wait for each other. With twice as many it takes a sixth less
+time, and twice the memory."""
 
 
 class Stream:
