@@ -137,9 +137,8 @@ class RankRequest(RowsRequest):
             came = "an array" if isinstance(index, tuple) else show(index)
             raise InvalidType(f"index must be None where value is given, not {came}")
         tied: Any = None if ties is None else choice("ties", ties, TIES)
-        if tied == "average":
-            # The framework's widest type, which has all halves.
-            count_dtype = index_dtypes[-1]
+        if tied == "average" and count_dtype is None:
+            count_dtype = index_dtypes[-1]  # of the framework's widest float, to hold all halves
         counts = index_dtype_of(count_dtype, default_index, index_dtypes, shape[where])
         return cls(
             operator=name,

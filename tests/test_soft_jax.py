@@ -121,14 +121,16 @@ def test_types() -> None:
 def test_ranks(machine: Counted) -> None:
     x = jnp.asarray(np.round(sample(4, 50)))
     index = jnp.asarray([3, 7, 0, 49])
-    want = atk.rank(np.asarray(x), np.asarray(index), ties="first")
-    assert (jax.jit(lambda x, i: atk.rank(x, i, ties="first"))(x, index) == want).all()
-    assert (jax.vmap(lambda x, i: atk.rank(x, i, ties="first"))(x, index) == want).all()
-    got = atk.rank_counts(x, index)
-    assert all(a.dtype == jnp.int32 for a in got)
-    average = atk.rank(x, index, ties="average")
-    assert average.dtype == jnp.float32
-    close(average, atk.rank(np.asarray(x), np.asarray(index), ties="average"))
+    for ties in ("optimistic", "pessimistic", "average", "first"):
+        want = atk.rank(np.asarray(x), np.asarray(index), ties=ties, base=1)
+
+        def call(x: Any, index: Any, ties: Any = ties) -> Any:
+            return atk.rank(x, index, ties=ties, base=1)
+
+        for found in (call(x, index), jax.jit(call)(x, index), jax.vmap(call)(x, index)):
+            assert found.dtype == (jnp.float32 if ties == "average" else jnp.int32)
+            assert (found == want).all(), ties
+    assert all(counts.dtype == jnp.int32 for counts in atk.rank_counts(x, index))
 
 
 @pytest.mark.skipif(jax.device_count("cpu") < 8, reason="needs eight devices: see conftest.py")

@@ -183,6 +183,25 @@ def test_opcheck() -> None:
     torch.library.opcheck(torch.ops.approxtopk.run.default, index)
 
 
+@pytest.mark.parametrize("ties", ["optimistic", "pessimistic", "average", "first"])
+def test_ranks_compiled_and_mapped(ties: Any) -> None:
+    torch._dynamo.reset()
+    x = sample(4, 60).round()
+    index = torch.randint(60, (4, 3), generator=torch.Generator().manual_seed(0))
+
+    def call(x: torch.Tensor, index: torch.Tensor, base: int = 1) -> Any:
+        return atk.rank(x, index, ties=ties, base=base)
+
+    for machine in MACHINES:
+        with machine():
+            compiled = torch.compile(call, backend="aot_eager", fullgraph=True, dynamic=True)
+            for rows, base in ((4, 1), (3, 2), (4, -5)):
+                want = torch.from_numpy(atk.rank(x[:rows].numpy(), index[:rows].numpy(), ties=ties, base=base))
+                torch.testing.assert_close(compiled(x[:rows], index[:rows], base), want, rtol=0, atol=0)
+            want = torch.from_numpy(atk.rank(x.numpy(), index.numpy(), ties=ties, base=1))
+            torch.testing.assert_close(torch.func.vmap(call)(x, index), want, rtol=0, atol=0)
+
+
 def test_errors_in_a_compiled_function_are_ours() -> None:
     torch._dynamo.reset()
     call = torch.compile(lambda x, p: atk.soft_top_k_mask(x, 2, p=p), backend="eager")
