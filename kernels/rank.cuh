@@ -26,9 +26,9 @@ struct RankParams {
     i64 piece_entries;   // a multiple of VECTOR
     u32* parts;          // pieces > 1: (row, target, piece, 3)
     u32* done;           // pieces > 1: (row, chunk), blocks that are done; zero before and after
-    void* rank;          // (outer, m, inner), contiguous; null: none, but
-    void *greater, *equal;  // the same
-    void* valid;         // (outer, inner)
+    void* rank;          // (outer, m, inner), contiguous; null: not the ranks are wanted, but
+    void *greater, *equal;  // their counts, the same,
+    void* valid;         // and how many exist, (outer, inner)
     i64 wide;            // numbers of 64 bits
     i64 ties;            // one of those below
     i64 base;            // the rank of the first entry
