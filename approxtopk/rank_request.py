@@ -96,7 +96,7 @@ class RankRequest(RowsRequest):
         what = "counts of ranks" if self.ties is None else f"{self.ties} ranks"
         return (
             f"{what} in {self.dtype.name} [{shape}] along axis {self.axis}: {self.m} targets a row of {self.n}, "
-            f"{'largest' if self.largest else 'smallest'} first, {self.count_dtype}"
+            f"{'largest' if self.largest else 'smallest'} first, {self.results[0][2]}"
         )
 
     @classmethod
@@ -148,7 +148,7 @@ class RankRequest(RowsRequest):
             axis=where,
             largest=choice("mode", mode, ("largest", "smallest")) == "largest",
             ties=tied,
-            base=_base(base, shape[where] if counts == "int32" else 0),
+            base=_base(base, shape[where], counts),
             index=_places(index, shape, where) if value is None else None,
             value=None if value is None else _values(value, dtype, shape, where),
             lengths=per_row_integers("lengths", lengths, shape, batch),
@@ -156,9 +156,11 @@ class RankRequest(RowsRequest):
         )
 
 
-def _base(base: Any, n: int) -> int:
-    """The rank of the first of `n` entries, such that 32 bits hold the last."""
-    first, most = integer("base", base), min(2**30, 2**31 - max(n, 1))
+def _base(base: Any, n: int, counts: IndexDType) -> int:
+    """The rank of the first of `n` entries, such that the last one's is a number of that type."""
+    first, most = integer("base", base), 2**30
+    if counts == "int32":
+        most = min(most, 2**31 - n)
     if not -(2**30) <= first <= most:
         raise InvalidArgument(f"base = {first} is out of range; allowed are {-(2**30)} to {most}")
     return first

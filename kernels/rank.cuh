@@ -26,11 +26,12 @@ struct RankParams {
     i64 piece_entries;   // a multiple of VECTOR
     u32* parts;          // pieces > 1: (row, target, piece, 3)
     u32* done;           // pieces > 1: (row, chunk), blocks that are done; zero before and after
-    void* rank;          // (outer, m, inner), contiguous; null: not the ranks are wanted, but
-    void *greater, *equal;  // their counts, the same,
-    void* valid;         // and how many exist, (outer, inner)
-    i64 wide;            // numbers of 64 bits
-    i64 ties;            // one of those below
+    void* rank;          // (outer, m, inner), contiguous; null: the counts are wanted
+    void* greater;       // the same, null where ranks are wanted
+    void* equal;         // the same
+    void* valid;         // (outer, inner), null where ranks are wanted
+    i64 wide;            // results of 64 bits
+    i64 ties;            // one of those below; with ranks only
     i64 base;            // the rank of the first entry
     Coding coding;
 };
@@ -41,8 +42,8 @@ struct Counts {
 };
 constexpr u32 ABSENT = ~0u;
 
-// Where an entry ranks among its equals.
-constexpr i64 OPTIMISTIC = 0, PESSIMISTIC = 1, AVERAGE = 2, FIRST = 3;
+// Where an entry ranks among its equals, numbered as in approxtopk/rank_request.py; 0 is the best of their ranks.
+constexpr i64 PESSIMISTIC = 1, AVERAGE = 2, FIRST = 3;
 
 // Entries of a row in positions `begin` to `end`, of which the loads `first` to `last` lie entirely among them. Loads
 // are aligned: position p is entry p - shift, and load l is positions l VECTOR and following.
@@ -105,32 +106,32 @@ __device__ __forceinline__ Entry find_target(const RankParams& p, u64 row_index,
     return {key_of(load(row.base + index * p.rows.axis_stride), p.coding), Index(index)};
 }
 
-__device__ __forceinline__ void store_count(const RankParams& p, void* counts, u64 position, i64 count) {
-    if (p.wide) store(static_cast<i64*>(counts) + position, count);
-    else store(static_cast<int*>(counts) + position, int(count));
+__device__ __forceinline__ void store_integer(const RankParams& p, void* results, u64 position, i64 value) {
+    if (p.wide) store(static_cast<i64*>(results) + position, value);
+    else store(static_cast<int*>(results) + position, int(value));
 }
 
 // Writes how many entries a row has, where that is asked for.
 __device__ __forceinline__ void emit_valid(const RankParams& p, u64 row, const Row& found) {
-    if (p.valid) store_count(p, p.valid, row, i64(found.length));
+    if (p.valid) store_integer(p, p.valid, row, i64(found.length));
 }
 
 // Writes what was counted for target `number` of a row, or its rank; -1 of one that is no entry.
-__device__ __forceinline__ void emit_counts(const RankParams& p, u64 row, u64 number, bool absent, i64 above, i64 equal,
-                                            i64 before) {
+__device__ __forceinline__ void emit(const RankParams& p, u64 row, u64 number, bool absent, i64 above, i64 equal,
+                                     i64 before) {
     u64 within = 0;
     const u64 outer = p.inner == 1 ? row : divide(row, u64(p.inner), within);
     const u64 position = (outer * u64(p.m) + number) * u64(p.inner) + within;
     if (!p.rank) {
-        store_count(p, p.greater, position, absent ? -1 : above);
-        store_count(p, p.equal, position, absent ? -1 : equal);
+        store_integer(p, p.greater, position, absent ? -1 : above);
+        store_integer(p, p.equal, position, absent ? -1 : equal);
     } else if (p.ties == AVERAGE) {
         const double rank = absent ? -1 : double(p.base + above) + double(equal - 1) / 2;
         if (p.wide) store(static_cast<double*>(p.rank) + position, rank);
         else store(static_cast<float*>(p.rank) + position, float(rank));
     } else {
         const i64 others = p.ties == PESSIMISTIC ? equal - 1 : p.ties == FIRST ? before : 0;
-        store_count(p, p.rank, position, absent ? -1 : p.base + above + others);
+        store_integer(p, p.rank, position, absent ? -1 : p.base + above + others);
     }
 }
 
@@ -141,7 +142,7 @@ __device__ __forceinline__ u32* part_of(const RankParams& p, u64 row, u64 number
 // Writes what a block counted for target `number` of a row: to the results, or for the block that comes last.
 __device__ __forceinline__ void put_counts(const RankParams& p, u64 row, u64 number, u64 piece, const Counts& counts) {
     if (p.pieces == 1) {
-        emit_counts(p, row, number, counts.above == ABSENT, counts.above, counts.equal, counts.before);
+        emit(p, row, number, counts.above == ABSENT, counts.above, counts.equal, counts.before);
         return;
     }
     u32* part = part_of(p, row, number, piece);
@@ -165,6 +166,6 @@ __device__ __forceinline__ void add_pieces(const RankParams& p, u64 row, u64 chu
             equal += load_fresh(part + 1);
             before += load_fresh(part + 2);
         }
-        emit_counts(p, row, number, absent, above, equal, before);
+        emit(p, row, number, absent, above, equal, before);
     }
 }

@@ -183,4 +183,4 @@ def test_a_memory_map_is_read_in_place(tmp_path: Any, monkeypatch: pytest.Monkey
         tracemalloc.stop()
     for got in (exact, approximate):
         assert got.indices.tolist() == [[2**25 + 1, 2**26 - 1, 3]] and got.values.tolist() == [[9, 8, 7]]
-    assert peak < x.nbytes / 8, f"{peak / 2**20:.0f} MiB for a file of {x.nbytes / 2**20:.0f}"
+    assert peak < x.nbytes / 6, f"{peak / 2**20:.0f} MiB for a file of {x.nbytes / 2**20:.0f}"

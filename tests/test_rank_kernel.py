@@ -45,9 +45,11 @@ class Counted(NamedTuple):
 
 
 def count(runtime: Runtime, bits: np.ndarray, dtype: str, index: Any, **options: Any) -> Counted:
-    """Count, what is before by the difference between two ranks."""
-    (first,), _ = call(runtime, bits, dtype, index, ties="first", **options)
+    """Count, what is before by the difference between two ranks; nothing is before a value that is no entry."""
+    first = call(runtime, bits, dtype, index, ties="first", **options)[0][0] if index is not None else None
     (greater, equal, valid), plan = call(runtime, bits, dtype, index, **options)
+    if first is None:
+        return Counted((greater, equal, np.zeros_like(greater), valid), plan)
     np.testing.assert_array_equal(first < 0, greater < 0)
     return Counted((greater, equal, np.where(first < 0, -1, first - greater), valid), plan)
 
@@ -332,6 +334,7 @@ def test_blocks_and_pieces_of_the_host(monkeypatch: pytest.MonkeyPatch, block: i
     monkeypatch.setattr(rank_counts, "BLOCK", block)
     monkeypatch.setattr(rank_counts, "PIECE", 16)
     monkeypatch.setattr(counting, "PASSES", 1)
+    monkeypatch.setattr(counting, "SORTED", 16)
     lengths = np.array([[103, 100, 0, 55], [7, 103, 1000, -1], [1, 2, 3, 4]])
     for mode, dtype in itertools.product(MODES, ("float32", "float16", "int16")):
         bits = make("few", dtype, (3, 4, 103))
@@ -342,7 +345,17 @@ def test_blocks_and_pieces_of_the_host(monkeypatch: pytest.MonkeyPatch, block: i
         check(HostRuntime(), bits, dtype, targets((4, 103), 3), axis=0, mode=mode)
 
 
-@pytest.mark.parametrize("n", [1, 8, 9, 2040, 2041, 2048, 4088, 30_000])
+def test_many_tied_targets_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    bits = make("few", "float32", (2, 900))
+    index = targets((2, 700), 900)
+    want = check(HostRuntime(), bits, "float32", index).counts
+    monkeypatch.setattr(rank_counts, "BLOCK", 500)
+    monkeypatch.setattr(rank_counts, "PIECE", 600)  # targets before a piece, in it and behind it
+    for mine, theirs in zip(check(HostRuntime(), bits, "float32", index).counts, want, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("n", [1, 8, 9, 63, 64, 65, 2040, 2041, 2048, 4088, 30_000])
 def test_marks_add_up_in_rows_of_any_length(n: int) -> None:
     """As many as there can be: a byte of a word adds up 255 of them."""
     for dtype in ("float32", "uint8"):

@@ -169,6 +169,16 @@ def test_equal_entries_share(backend: Backend) -> None:
         np.testing.assert_allclose(y, [1, 0.25, 0.25, 0.25, 0.25, 0], atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["pnorm", "sigmoid", "laplace"])
+def test_one_undecided_entry_among_many(backend: Backend, kind: Any) -> None:
+    """All that a sum of thousands lacks is that entry's."""
+    x = np.random.default_rng(0).permutation(np.arange(5000, dtype=np.float32))
+    for k in (2300.924, 4100.25, 700.5):
+        got = back(atk.soft_top_k_mask(on(backend, x)[0], k, l=1e-3, kind=kind))
+        want = np.where(x > 4999 - int(k), 1.0, np.where(x == 4999 - int(k), k - int(k), 0.0))
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
+
+
 def test_masked_logits(backend: Backend) -> None:
     x = on(backend, np.array([[0.5, -np.inf, 2.0, -np.inf], [-np.inf, -np.inf, 1.0, 2.0]], np.float32))[0]
     for form in FORMS.values():

@@ -1,4 +1,4 @@
-"""Counts, in a table of rows, of what ranks above given values, of what equals them, and of which comes before.
+"""Counts in a table of rows: elements that rank above given values, equal ones, and equal ones before a position.
 
 A comparison of a table with a column is one call of NumPy. Floats are compared as such where NumPy can and where their
 order does not depend on how subnormals are taken; others as the integers that their bits are: in either order the
@@ -13,8 +13,12 @@ from .keys import Array, Mask, Order
 
 __all__ = ["count"]
 
+SORTED = 512
+"""Shorter rows are not sorted, however many targets they have: it is done row by row."""
+
 PASSES = 10
-"""Comparisons of a row with a target that take as long as one of the log2(n) levels of sorting it: measured."""
+"""Comparisons of a row with a target that take as long as one of the log2(n) levels of sorting it: measured, from 2000
+elements on."""
 
 LANE = 255
 """Bytes of 0 and 1 that add up within a byte."""
@@ -23,7 +27,8 @@ LANE = 255
 class Marks:
     """Room for marks at elements of a table, and their sums by row.
 
-    Eight marks are added at a time, as the bytes of a word, which is several times as fast as NumPy's own counts.
+    Eight marks are added at a time, as the bytes of a word, which is several times as fast as NumPy's own counts. What
+    fills up the last word of a row stays 0.
     """
 
     def __init__(self, rows: int, n: int) -> None:
@@ -37,8 +42,14 @@ class Marks:
 
     def sums(self) -> Array:
         """How many marks each row has, as int64."""
+        if self.shape[2] <= 8:  # a column of words at a time
+            inside = np.bitwise_count(self.words[:, 0])
+            count: Array = inside[:, 0].astype(np.int64)
+            for column in range(1, inside.shape[1]):
+                count += inside[:, column]
+            return count
         lanes = np.add.reduce(self.words, axis=2).view(np.uint8)
-        count: Array = np.add.reduce(lanes, axis=1, dtype=np.int64)
+        count = np.add.reduce(lanes, axis=1, dtype=np.int64)
         return count
 
 
@@ -66,7 +77,7 @@ def count(order: Order, bits: Array, values: Array, targets: Array, lengths: Arr
         the target.
     """
     (rows, n), m = bits.shape, targets.shape[1]
-    if m * min(planes, 2) > PASSES * n.bit_length():
+    if n >= SORTED and m * min(planes, 2) > PASSES * n.bit_length():
         ends = [n] * rows if lengths is None else lengths.tolist()
         each = zip(bits, ends, values, targets, strict=True)
         return np.stack([_count_sorted(order, row[:end], v, t, planes) for row, end, v, t in each], axis=1)
@@ -87,7 +98,7 @@ def count(order: Order, bits: Array, values: Array, targets: Array, lengths: Arr
         if planes > 1:
             _mark_equal(order, bits, value, marks.mask)
             found[1, :, t] = equal = marked()
-            if planes > 2 and _any_before(equal, target, n).any():
+            if planes > 2 and _others(equal, target, n).any():
                 at = np.arange(n, dtype=np.int32)
                 np.logical_and(marks.mask, at < np.clip(target, 0, n).astype(np.int32)[:, None], out=marks.mask)
                 found[2, :, t] = marks.sums()
@@ -150,10 +161,10 @@ def _mark_equal(order: Order, bits: Array, values: Array, mask: Mask) -> None:
             mask[several] = (bits[several] & order.magnitude) - least[:, None] <= reach[:, None]
 
 
-def _any_before(equal: Array, targets: Array, n: int) -> Mask:
-    """Where more elements of a table are equal to a target than itself, if it is one of them."""
-    any_: Mask = equal > ((targets >= 0) & (targets < n))
-    return any_
+def _others(equal: Array, targets: Array, n: int) -> Array:
+    """How many elements of a table are equal to a target but not it."""
+    others: Array = equal - ((targets >= 0) & (targets < n))
+    return others
 
 
 def _count_sorted(order: Order, bits: Array, values: Array, targets: Array, planes: int) -> Array:
@@ -165,6 +176,14 @@ def _count_sorted(order: Order, bits: Array, values: Array, targets: Array, plan
     if planes > 1:
         found[1] = np.searchsorted(ordered, wanted, "right") - found[0]
     if planes > 2:
-        for t in np.flatnonzero(_any_before(found[1], targets, bits.size)):
-            found[2, t] = np.count_nonzero(costs[: max(targets[t], 0)] == wanted[t])
+        tied = np.flatnonzero(_others(found[1], targets, bits.size))
+        if tied.size > PASSES * bits.size.bit_length():
+            # Where a stable sort puts each element; a target that is none has all of its equals before it, or none.
+            place = np.empty(bits.size, np.int64)
+            place[np.argsort(costs, kind="stable")] = np.arange(bits.size)
+            inside = place[np.clip(targets, 0, bits.size - 1)] - found[0]
+            found[2] = np.where(targets < bits.size, np.where(targets > 0, inside, 0), found[1])
+        else:
+            for t in tied:
+                found[2, t] = np.count_nonzero(costs[: max(targets[t], 0)] == wanted[t])
     return found

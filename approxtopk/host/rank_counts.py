@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -34,8 +35,8 @@ class Call(NamedTuple):
     ----------
     targets : ndarray of int64, shape (..., m)
         The targets' positions; 0 for those that are no entries of their rows, or given by value.
-    exists : ndarray of bool, shape (..., m), or None
-        Which are entries of their rows; None where they are given by value.
+    exists : ndarray of bool, shape (..., m)
+        Which are entries of their rows, or given by value.
     values : ndarray like x, shape (..., m)
         Their bits.
     lengths : ndarray of int64, shape (...), or None
@@ -47,7 +48,7 @@ class Call(NamedTuple):
     order: Order
     x: Array
     targets: Array
-    exists: Mask | None
+    exists: Mask
     values: Array
     lengths: Array | None
     planes: int
@@ -94,13 +95,13 @@ def count_ranks(
     call = _call(x, index, several, 2, dtype, axis, largest, lengths, value)
     found = _found(call)
     for result, counts in zip((greater, equal), found, strict=True):
-        _along_end(result, several, axis)[...] = counts if call.exists is None else np.where(call.exists, counts, -1)
+        _along_end(result, several, axis)[...] = np.where(call.exists, counts, -1)
     valid[...] = x.shape[axis] if call.lengths is None else call.lengths
 
 
 def write_ranks(
     x: Array,
-    index: int | Array | None,
+    index: int | Array,
     rank: Array,
     *,
     ties: str,
@@ -109,7 +110,6 @@ def write_ranks(
     axis: int,
     largest: bool,
     lengths: Array | None = None,
-    value: Array | None = None,
 ) -> None:
     """Write the ranks of entries of each row.
 
@@ -121,12 +121,12 @@ def write_ranks(
         The best rank of equal entries, the worst, their mean, or ranks by lower index.
     base : int
         The rank of the first entry.
-    x, index, dtype, axis, largest, lengths, value
-        As for `count_ranks`. No entry is before a target that is given by its value.
+    x, index, dtype, axis, largest, lengths
+        As for `count_ranks`.
     """
     several = rank.ndim == x.ndim
     planes = {"optimistic": 1, "first": 3}.get(ties, 2)
-    call = _call(x, index, several, planes, dtype, axis, largest, lengths, value)
+    call = _call(x, index, several, planes, dtype, axis, largest, lengths, None)
     found = _found(call)
     place = found[0] + base
     if ties == "first":
@@ -134,7 +134,7 @@ def write_ranks(
     elif ties != "optimistic":
         others = found[1] - 1
         place = place + others / 2 if ties == "average" else place + others
-    _along_end(rank, several, axis)[...] = place if call.exists is None else np.where(call.exists, place, -1)
+    _along_end(rank, several, axis)[...] = np.where(call.exists, place, -1)
 
 
 def _along_end(array: Array, several: bool, axis: int) -> Array:
@@ -164,7 +164,8 @@ def _call(
     if value is not None:
         values = _along_end(value, several, axis)
         targets = np.zeros(values.shape, np.int64)
-        return Call(_order(dtype, largest), x, targets, None, values, length, planes)
+        exists = np.ones(values.shape, np.bool_)
+        return Call(_order(dtype, largest), x, targets, exists, values, length, planes)
     given = np.full((*lead, 1), index) if isinstance(index, int) else _along_end(np.asarray(index), several, axis)
     targets = given.astype(np.int64)
     # What is negative, or beyond int64, is too large.
@@ -212,14 +213,17 @@ def _pieces(call: Call, found: Array) -> None:
     def pieces() -> Iterator[tuple[Where, int, int]]:
         for where in np.ndindex(x.shape[:-1]):
             end = x.shape[-1] if lengths is None else int(lengths[where])
-            if exists is None or exists[where].any():
+            if exists[where].any():
                 yield from ((where, start, min(start + PIECE, end)) for start in range(0, end, PIECE))
 
-    def piece(what: tuple[Where, int, int]) -> Array:
+    adding = Lock()
+
+    def piece(what: tuple[Where, int, int]) -> None:
         where, start, end = what
         bits = np.ascontiguousarray(x[(*where, slice(start, end))])
-        return count(order, bits[None], values[where][None], targets[where][None] - start, None, planes)[:, 0]
+        part = count(order, bits[None], values[where][None], targets[where][None] - start, None, planes)[:, 0]
+        with adding:
+            found[(slice(None), *where)] += part
 
     work = list(pieces())
-    for (where, *_), part in zip(work, threads.run(piece, work, len(work)), strict=True):
-        found[(slice(None), *where)] += part
+    threads.run(piece, work, len(work))

@@ -85,9 +85,8 @@ def best(x: Array, k: Array, j: Array, run: Map) -> list[Array]:
     rows, n = x.shape
     if not _sliced(n, int(j.max())):
         return pick(x, k, j)
-    found = candidates(x, j, np.ones(rows, np.bool_), lambda low: low, run)
-    kth, jth = pick(_table(found.values, found.counts), k, j)
-    return [kth.astype(x.dtype), jth.astype(x.dtype)]
+    found = _from(x, j, np.ones(rows, np.bool_), lambda low: low, run)
+    return [best.astype(x.dtype) for best in pick(_table(found.values, found.counts), k, j)]
 
 
 def _sliced(n: int, most: int) -> int:
@@ -128,7 +127,16 @@ class Found(NamedTuple):
 
 
 def candidates(x: Array, k: Array, wanted: Mask, least: Callable[[Array], Array], run: Map) -> Found:
-    """Find the K-th largest entries, and all from a little below them on.
+    """Find the K-th largest entries, and all from a little below them on: see `_from`."""
+    found = _from(x, k, wanted, least, run)
+    if _sliced(x.shape[1], int(k[wanted].max(initial=1))) and found.places.size:
+        there = found.counts > 0
+        (found.kth[there],) = pick(_table(found.values, found.counts)[there], k[there])
+    return found
+
+
+def _from(x: Array, k: Array, wanted: Mask, least: Callable[[Array], Array], run: Map) -> Found:
+    """Find a lower bound of the K-th largest entries, exact where rows are not sliced, and all from a little below.
 
     Parameters
     ----------
@@ -155,11 +163,7 @@ def candidates(x: Array, k: Array, wanted: Mask, least: Callable[[Array], Array]
     places = through(lambda part: np.greater_equal(x[:, part], limit[:, None]), rows, n, run)
     values = (x.reshape(-1) if places.size == x.size else x.reshape(-1)[places]).astype(np.float64)
     counts = split(places, slice(0, rows), n)
-    kth = low.astype(np.float64)
-    if sliced and places.size:
-        there = counts > 0
-        (kth[there],) = pick(_table(values, counts)[there], k[there])
-    return Found(places, values, counts, kth, nan)
+    return Found(places, values, counts, low.astype(np.float64), nan)
 
 
 class Waiting:

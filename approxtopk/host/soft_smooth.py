@@ -155,8 +155,10 @@ def _solve(
         value = np.log(y / sought[rows])
         return value, value * y / slope
 
-    noise, tiny = (2.0**-51, 2.0**-50) if real is np.float64 else (2.0**-26, 2.0**-24)
-    s = root(segments, evaluate, high, low, high, np.full(k.size, noise), tiny)
+    # What a sum of many 0 and 1 is off by is all the one undecided entry's: little of that, not of the sum.
+    digits, little, tiny = (2.0**-51, 2.0**-51, 2.0**-50) if real is np.float64 else (2.0**-49, 2.0**-25, 2.0**-24)
+    noise = np.maximum(little / np.maximum(sought, 1), digits)
+    s = root(segments, evaluate, high, low, high, noise, tiny)
     v *= np.exp(s).astype(real)[:, None]
     if turned.any():
         if turned.all():

@@ -21,6 +21,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+def _nothing() -> None:
+    """What is left of a call that is called off."""
+
+
 class _Help:
     """What another thread is asked to do: it takes that up, or the asker calls it off, whoever comes first."""
 
@@ -29,7 +33,9 @@ class _Help:
     def __init__(self, call: Callable[[], None]) -> None:
         self.call = call
         self.failure: BaseException | None = None
-        self._fate: dict[str, str] = {}  # setdefault() is atomic
+        self._fate: dict[
+            str, str
+        ] = {}  # setdefault() is atomic, and tells the same when an interrupted end() asks again
         self._ended = False
         self._end = threading.Lock()
         self._end.acquire()
@@ -49,6 +55,8 @@ class _Help:
         if self._fate.setdefault("is", "called off") == "taken up":
             while not self._ended:
                 self._end.acquire()
+        else:
+            self.call = _nothing  # it may wait in the queue for long, with all that it holds
 
 
 MOST = 16
@@ -105,9 +113,13 @@ def run(task: Callable[[T], R], items: Iterable[T], count: int) -> list[R]:
             break
         except BaseException as error:
             failure = error
-    for failed in (failure, *(other.failure for other in others)):
-        if failed is not None:
-            raise failed
+    failures = [failure, *(other.failure for other in others)]
+    try:
+        for failure in failures:
+            if failure is not None:
+                raise failure
+    finally:
+        del failure, failures, others  # a traceback that holds its own exception lives long
     return results  # type: ignore[return-value]
 
 
@@ -121,8 +133,9 @@ def _ask(helps: list[_Help]) -> None:
             except RuntimeError:  # no more threads now: the caller does what is left
                 break
             _started += 1
-        for help_ in helps:
-            _jobs.put(help_)
+        if _started:
+            for help_ in helps:
+                _jobs.put(help_)
 
 
 def _work(jobs: SimpleQueue[_Help]) -> None:

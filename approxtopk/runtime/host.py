@@ -94,9 +94,8 @@ def _rank(r: Any, plan: Any, buffers: Mapping[str, Buffer]) -> None:
     x, index = _view(buffers["x"], bits), given.get("index", r.index)
     results = [_view(buffers[output.name], output.dtype) for output in plan.outputs]
     common = {"dtype": r.dtype, "axis": r.axis, "largest": r.largest, "lengths": given.get("lengths")}
-    common["value"] = None if value is None else _view(value, bits)
     if r.ties is None:
-        count_ranks(x, index, *results, **common)
+        count_ranks(x, index, *results, value=None if value is None else _view(value, bits), **common)
     else:
         write_ranks(x, index, *results, ties=r.ties, base=r.base, **common)
 
