@@ -1,4 +1,4 @@
-"""Ranks of given entries in their rows, by counting: no sort, no temporary."""
+"""Ranks of given entries in their rows, by counting, without a temporary of their size."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def rank_counts(x: Any, index: Any = None, /, *, value: Any = None, axis: int = 
 
     Notes
     -----
-    The order is `top_k`'s: NaN ranks above all numbers, NaNs are equal, and so are -0 and +0. Each row is read once,
-    for all of its targets.
+    The order is `top_k`'s: NaN ranks above all numbers, NaNs are equal, and so are -0 and +0. On a GPU each row is read
+    once, for all of its targets.
 
     Counts by `value` add over the parts of rows that are sharded, as vocabularies of language models are: docs/rank.md
     has the recipe.

@@ -155,7 +155,7 @@ def _solve(
         value = np.log(y / sought[rows])
         return value, value * y / slope
 
-    # What a sum of many 0 and 1 is off by is all the one undecided entry's: little of that, not of the sum.
+    # Where entries are 0 and 1 but for one, that one lacks all that the sum does: it is to be little beside 1, not k.
     digits, little, tiny = (2.0**-51, 2.0**-51, 2.0**-50) if real is np.float64 else (2.0**-49, 2.0**-25, 2.0**-24)
     noise = np.maximum(little / np.maximum(sought, 1), digits)
     s = root(segments, evaluate, high, low, high, noise, tiny)

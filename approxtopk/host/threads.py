@@ -100,7 +100,7 @@ def run(task: Callable[[T], R], items: Iterable[T], count: int) -> list[R]:
 
     others = [_Help(drain) for _ in range(workers - 1)]
     failure: BaseException | None = None
-    # Whatever comes, Ctrl-C at any point too, the others are waited for: they write to memory that the caller frees.
+    # Whatever comes, Ctrl-C too, the others are waited for: they write to memory that the caller frees.
     while True:
         try:
             if failure is None:
